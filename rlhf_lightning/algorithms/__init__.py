@@ -1,0 +1,24 @@
+"""Pure tensor functions of RLHF: advantages, KL, losses, whitening. They import torch alone."""
+
+from rlhf_lightning.algorithms.advantages import gae, masked_mean, whiten
+from rlhf_lightning.algorithms.kl import AdaptiveKL, FixedKL, kl_estimate
+from rlhf_lightning.algorithms.logprobs import entropy, full_kl, token_logprobs
+from rlhf_lightning.algorithms.losses import pairwise_loss, policy_loss, value_loss
+from rlhf_lightning.algorithms.rewards import missing_eos_penalty, token_rewards
+
+__all__ = [
+    "AdaptiveKL",
+    "FixedKL",
+    "entropy",
+    "full_kl",
+    "gae",
+    "kl_estimate",
+    "masked_mean",
+    "missing_eos_penalty",
+    "pairwise_loss",
+    "policy_loss",
+    "token_logprobs",
+    "token_rewards",
+    "value_loss",
+    "whiten",
+]

@@ -50,7 +50,7 @@ class SFTRow:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRow:
-    """Two completions of one prompt and which was preferred; ``weight`` > 0 scales the row's loss, ``margin`` its gap."""
+    """Two completions of one prompt, the preferred one first; ``weight`` scales the row's loss, ``margin`` its gap."""
 
     prompt: Prompt
     chosen: str

@@ -1,0 +1,5 @@
+"""Rollout: prompts in, sampled responses with log-probabilities, values and scores out."""
+
+from rlhf_lightning.rollout.collect import Rollout, collect
+
+__all__ = ["Rollout", "collect"]

@@ -1,0 +1,8 @@
+"""The stages, as LightningModules that wire the other rooms together."""
+
+from rlhf_lightning.stages.evaluate import EvaluateModule, Evaluator, Sample
+from rlhf_lightning.stages.ppo import PPOModule
+from rlhf_lightning.stages.reward import RewardModule
+from rlhf_lightning.stages.sft import SFTModule
+
+__all__ = ["EvaluateModule", "Evaluator", "PPOModule", "RewardModule", "SFTModule", "Sample"]

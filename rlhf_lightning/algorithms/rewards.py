@@ -1,0 +1,52 @@
+"""From one score a response to one reward a token."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MissingEOS = Literal["replace", "subtract"]
+
+
+def missing_eos_penalty(scores: Tensor, ended: Tensor, penalty: float, mode: MissingEOS) -> Tensor:
+    """Punish responses that did not end.
+
+    Args:
+        scores: (b,).
+        ended: (b,) boolean: the response holds an end-of-sequence token.
+        penalty: a positive number; 0 leaves the scores as they are.
+        mode: ``replace`` sets the score to ``-penalty`` (arXiv:2403.17031, detail 23), ``subtract`` takes it off.
+
+    Returns:
+        (b,)
+
+    Raises:
+        ValueError: for another mode.
+    """
+    if mode not in ("replace", "subtract"):
+        raise ValueError(f"mode must be 'replace' or 'subtract', got {mode!r}")
+    if penalty == 0:
+        return scores
+    punished = torch.full_like(scores, -penalty) if mode == "replace" else scores - penalty
+    return torch.where(ended, scores, punished)
+
+
+def token_rewards(scores: Tensor, kl: Tensor | None, mask: Tensor, kl_coef: float) -> Tensor:
+    """Reward of each token: ``-kl_coef * kl``, and the score once, on the last response token.
+
+    Args:
+        scores: (b,).
+        kl: (b, r) per-token KL estimate, or None without a reference.
+        mask: (b, r) boolean; contiguous from the left, at least one token a row.
+        kl_coef: weight of the penalty.
+
+    Returns:
+        (b, r); 0 outside the mask.
+    """
+    rewards = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+    if kl is not None:
+        rewards = rewards - kl_coef * kl.masked_fill(~mask, 0.0)
+    last = mask.sum(1) - 1
+    return rewards.scatter_add(1, last.unsqueeze(1), scores.unsqueeze(1))

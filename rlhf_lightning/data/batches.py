@@ -1,0 +1,160 @@
+"""Typed batches, and the functions that make them from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
+
+B = TypeVar("B", bound="Batch")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A bundle of tensors that Lightning moves to a device as a whole."""
+
+    def to(self: B, device: Any, **kwargs: Any) -> B:
+        """The same batch with every tensor on ``device``."""
+        moved = {f.name: v.to(device, **kwargs) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class PromptBatch(Batch):
+    """Prompts to answer.
+
+    Attributes:
+        prompt_ids: (b, p) int64; padded on the left for causal models, on the right for others.
+        prompt_mask: (b, p) bool.
+        rows: the b rows that the ids were made of.
+        truncated: (b,) bool, prompts that lost text to the limit.
+        ids: (b,) int64 position of each row in its data set.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    rows: list[PromptRow]
+    truncated: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class SFTBatch(Batch):
+    """Demonstrations.
+
+    Attributes:
+        prompt_ids, prompt_mask: (b, p), as in `PromptBatch`.
+        response_ids: (b, r) int64, padded on the right; for an encoder (b, 1), the label's index.
+        response_mask: (b, r) bool.
+        weights: (b, r) float, weight of each token's loss; 0 on padding.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """Preferences: the b chosen texts, then the b rejected ones.
+
+    Attributes:
+        input_ids, mask, type_ids: (2b, t), padded on the right; ``type_ids`` None where the model has none.
+        weight, margin: (b,) float.
+        lengths: (2b,) int64 length of each completion in characters.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    type_ids: Tensor | None
+    weight: Tensor
+    margin: Tensor
+    lengths: Tensor
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as one tensor: ``ids (b, t)`` int64 and ``mask (b, t)`` bool, true on what was given."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), value, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[i, where] = torch.tensor(list(row), dtype=torch.long)
+        mask[i, where] = True
+    return ids, mask
+
+
+def _pad_prompts(prompts: Sequence[Sequence[int]], codec: Codec) -> tuple[Tensor, Tensor]:
+    return pad(prompts, codec.pad_id, "left" if codec.kind == "causal" else "right")
+
+
+def prompt_batch(rows: Sequence[tuple[int, PromptRow]], codec: Codec) -> PromptBatch:
+    """Encode and pad prompts, each given with its position in the data set."""
+    encoded = [codec.encode_prompt(row.prompt) for _, row in rows]
+    ids, mask = _pad_prompts([e.ids for e in encoded], codec)
+    return PromptBatch(
+        ids,
+        mask,
+        [row for _, row in rows],
+        torch.tensor([e.truncated for e in encoded]),
+        torch.tensor([i for i, _ in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class EncodedSFT:
+    """A demonstration as ids; each prompt token's loss has weight ``prompt_weight``."""
+
+    prompt: list[int]
+    response: list[int]
+    prompt_weight: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+def encode_sft(row: SFTRow, codec: Codec, prompt_weight: float = 0.0) -> EncodedSFT:
+    """Ids of a demonstration."""
+    return EncodedSFT(
+        codec.encode_prompt(row.prompt).ids, codec.encode_completion(row.prompt, row.completion), prompt_weight
+    )
+
+
+def sft_batch(rows: Sequence[EncodedSFT], codec: Codec) -> SFTBatch:
+    """Pad demonstrations.
+
+    With a prompt loss, a row's prompt is its first token alone and the rest of it leads the response, at its weight:
+    the same forward then yields the loss of both.
+    """
+    split = [1 if row.prompt_weight else len(row.prompt) for row in rows]
+    prompt_ids, prompt_mask = _pad_prompts([row.prompt[:k] for row, k in zip(rows, split, strict=True)], codec)
+    responses = [row.prompt[k:] + row.response for row, k in zip(rows, split, strict=True)]
+    response_ids, response_mask = pad(responses, codec.pad_id if codec.kind != "encoder" else 0)
+    weights = response_mask.float()
+    for i, (row, k) in enumerate(zip(rows, split, strict=True)):
+        weights[i, : len(row.prompt) - k] = row.prompt_weight
+    return SFTBatch(prompt_ids, prompt_mask, response_ids, response_mask, weights)
+
+
+def pair_batch(rows: Sequence[PreferenceRow], codec: Codec) -> PairBatch:
+    """Encode and pad preferences."""
+    texts = [(row.prompt, row.chosen) for row in rows] + [(row.prompt, row.rejected) for row in rows]
+    pairs = [codec.encode_pair(prompt, completion) for prompt, completion in texts]
+    input_ids, mask = pad([p.ids for p in pairs], codec.pad_id)
+    typed = all(p.type_ids is not None for p in pairs)
+    return PairBatch(
+        input_ids,
+        mask,
+        pad([p.type_ids or [] for p in pairs], 0)[0] if typed else None,
+        torch.tensor([row.weight for row in rows]),
+        torch.tensor([row.margin for row in rows]),
+        torch.tensor([len(completion) for _, completion in texts]),
+    )

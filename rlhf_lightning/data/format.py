@@ -1,0 +1,256 @@
+"""What a task's rows look like: which columns make the prompt, the completion, the references."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf_lightning.data.readers import Record
+from rlhf_lightning.data.rows import Message, PreferenceRow, Prompt, PromptRow, SFTRow, UnpairedRow
+from rlhf_lightning.errors import UserError
+
+
+class SameCompletions(UserError):
+    """A preference between two equal completions: it says nothing, and is dropped and counted."""
+
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """Turns a file's records into typed rows.
+
+    A record with a column ``prompt`` (text or chat messages) and without all the template's columns is taken as TRL
+    writes it: ``prompt`` as it is, and the columns ``completion``, ``references``, ``chosen``, ``rejected``, ``label``.
+
+    Attributes:
+        prompt: template over columns, such as ``"{document}\\nHeadline:"``; a literal brace is doubled.
+        completion: column of the demonstration's completion.
+        references: column with the reference or the list of them; where a record lacks it, ``completion`` is the one.
+        cut: the column of the template that is shortened when the prompt is too long.
+        chosen, rejected: columns of a preference.
+        weight, margin: columns of its weight and margin, if there are any.
+        labels: the closed set of labels that completions and references are of.
+        no_answer: text that stands for an empty list of references.
+    """
+
+    prompt: str
+    completion: str = "completion"
+    references: str = "references"
+    cut: str | None = None
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    weight: str | None = None
+    margin: str | None = None
+    labels: Sequence[str] | None = None
+    no_answer: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            names = self.template_columns
+        except ValueError as error:
+            raise UserError(f"the prompt template {self.prompt!r} is malformed: {error}") from error
+        if self.cut is not None and names.count(self.cut) != 1:
+            raise UserError(f"cut={self.cut!r} must be a column that the template {self.prompt!r} has exactly once")
+
+    @property
+    def template_columns(self) -> list[str]:
+        """The columns that the template uses, in its order."""
+        return [name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None]
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def prompt_row(self, record: Record, need_references: bool = True) -> PromptRow:
+        """A prompt to answer, with its references.
+
+        Raises:
+            UserError: naming place, field and remedy.
+        """
+        name = self._reference_column(record)
+        if name is None:
+            if need_references:
+                raise self._missing(record, self.references)
+            return PromptRow(self._prompt(record), [], record.values)
+        value = record.values[name]
+        texts = value if isinstance(value, list) and name == self.references else [value]
+        if not texts or texts == [""] or texts == [None]:
+            if self.no_answer is None:
+                raise UserError(f"{record.place}: the field {name!r} is empty; a row needs at least one reference")
+            texts = [self.no_answer]
+        return PromptRow(self._prompt(record), [self._answer(record, name, t) for t in texts], record.values)
+
+    def sft_row(self, record: Record) -> SFTRow:
+        """A demonstration; where there is no completion column, the first reference is the one to imitate.
+
+        Raises:
+            UserError: naming place, field and remedy.
+        """
+        for name in (self.completion, "completion"):
+            if name in record.values:
+                value = record.values[name]
+                if value in ("", None, []) and self.no_answer is not None:
+                    value = self.no_answer
+                return SFTRow(self._prompt(record), self._answer(record, name, value), record.values)
+        if self._reference_column(record) is None:
+            raise self._missing(record, self.completion)
+        row = self.prompt_row(record)
+        return SFTRow(row.prompt, row.references[0], record.values)
+
+    def preference_row(self, record: Record) -> PreferenceRow:
+        """A preference; two dialogue transcripts without a prompt are split where they part.
+
+        Raises:
+            SameCompletions: if chosen and rejected are equal.
+            UserError: naming place, field and remedy.
+        """
+        values = record.values
+        for name in (self.chosen, self.rejected):
+            if name not in values:
+                raise self._missing(record, name)
+        has_prompt = "prompt" in values or all(c in values for c in self.template_columns)
+        if not has_prompt and all(_is_transcript(values[name]) for name in (self.chosen, self.rejected)):
+            prompt, chosen, rejected = split_transcripts(record.place, values[self.chosen], values[self.rejected])
+        else:
+            prompt = self._prompt(record)
+            chosen = self._answer(record, self.chosen, values[self.chosen])
+            rejected = self._answer(record, self.rejected, values[self.rejected])
+        if chosen == rejected:
+            raise SameCompletions(f"{record.place}: chosen and rejected are equal")
+        weight, margin = self._number(record, self.weight, 1.0), self._number(record, self.margin, 0.0)
+        return PreferenceRow(prompt, chosen, rejected, weight, margin, values)
+
+    def unpaired_row(self, record: Record) -> UnpairedRow:
+        """A completion with a thumb up or down.
+
+        Raises:
+            UserError: naming place, field and remedy.
+        """
+        row = self.sft_row(record)
+        label = record.values.get("label")
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if str(label).strip().lower() not in known:
+            raise UserError(f"{record.place}: the field 'label' is {label!r}; expected true or false")
+        return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], record.values)
+
+    # --- fields ------------------------------------------------------------------------------------------------------
+
+    def _missing(self, record: Record, name: str) -> UserError:
+        close = difflib.get_close_matches(name, [str(k) for k in record.values], n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        example = close[0] if close else next(iter(record.values), "your_column")
+        return UserError(
+            f"{record.place}: there is no column {name!r}; the columns are {', '.join(map(str, record.values))}.{hint} "
+            f"Map it with data.columns={{{name}: {example}}}, or name a headerless file's columns in a list."
+        )
+
+    def _reference_column(self, record: Record) -> str | None:
+        return next((n for n in (self.references, "references", self.completion) if n in record.values), None)
+
+    def _text(self, record: Record, name: str, value: Any) -> str:
+        if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            value = " ".join(value)  # a text given as a list of its sentences
+        if not isinstance(value, str) or not value.strip():
+            found = "empty" if value in ("", None, []) or isinstance(value, str) else f"a {type(value).__name__}"
+            raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text")
+        return value
+
+    def _answer(self, record: Record, name: str, value: Any) -> str:
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            value = value[0].get("content")  # TRL's conversational form: one assistant message
+        if value == "" and self.no_answer is not None:
+            value = self.no_answer
+        text = self._text(record, name, value).strip()
+        if self.labels is not None and text not in self.labels:
+            close = difflib.get_close_matches(text, list(self.labels), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"{record.place}: the label {text!r} in {name!r} is not one of {', '.join(self.labels)}.{hint} "
+                "Mend the row, or set task.format.labels."
+            )
+        return text
+
+    def _number(self, record: Record, name: str | None, default: float) -> float:
+        if name is None:
+            return default
+        if name not in record.values:
+            raise self._missing(record, name)
+        try:
+            number = float(record.values[name])
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or number < 0:
+            raise UserError(
+                f"{record.place}: the field {name!r} is {record.values[name]!r}; expected a number that is not negative"
+            )
+        return number
+
+    def _prompt(self, record: Record) -> Prompt:
+        columns, values = self.template_columns, record.values
+        if "prompt" in values and not all(c in values for c in columns):
+            return Prompt(_messages(record.place, values["prompt"]) or self._text(record, "prompt", values["prompt"]))
+        for column in columns:
+            if column not in values:
+                raise self._missing(record, column)
+        text, cut = "", None
+        for literal, name, _, _ in string.Formatter().parse(self.prompt):
+            text += literal
+            if name is not None:
+                filled = self._text(record, name, values[name]).strip()
+                if name == self.cut:
+                    cut = (len(text), len(text) + len(filled))
+                text += filled
+        return Prompt(text, cut)
+
+
+def _messages(place: str, value: Any) -> list[Message] | None:
+    """Chat messages, if the value is a list of objects; None where it is something else."""
+    if not (isinstance(value, list) and value and isinstance(value[0], dict)):
+        return None
+    for message in value:
+        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
+            raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {message!r}")
+    return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def _is_transcript(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("\n\nHuman:") and "\n\nAssistant:" in value
+
+
+def split_transcripts(place: str, chosen: str, rejected: str) -> tuple[Prompt, str, str]:
+    """Split two transcripts ``\\n\\nHuman: ...\\n\\nAssistant: ...`` after the last assistant turn both begin.
+
+    Args:
+        place: for errors.
+        chosen, rejected: the transcripts.
+
+    Returns:
+        The common beginning as chat messages, and what follows it in either.
+
+    Raises:
+        SameCompletions: if they are equal.
+        UserError: if they have no beginning in common, or one says nothing after it.
+    """
+    if chosen == rejected:
+        raise SameCompletions(f"{place}: chosen and rejected are equal")
+    same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    common = chosen[: min(len(chosen), len(rejected)) if same is None else same]
+    marker = "\n\nAssistant:"
+    end = common.rfind(marker)
+    if end < 0:
+        raise UserError(f"{place}: the two dialogues have no beginning in common that ends with an assistant's turn")
+    end += len(marker)
+    first, second = chosen[end:].strip(), rejected[end:].strip()
+    if not first or not second:
+        raise UserError(f"{place}: the field {'chosen' if not first else 'rejected'!r} has an empty answer")
+    parts = _TURN.split(chosen[: end - len(marker)])[1:]  # speaker, text, speaker, text, ...
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = [
+        {"role": roles[speaker], "content": text.strip()} for speaker, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return Prompt(turns), first, second

@@ -1,0 +1,295 @@
+"""Files in, records out: every record knows its place, so that an error can name file and line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import importlib.util
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rlhf_lightning.errors import UserError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+
+Source = str | Path | Mapping[str, str] | Sequence[Any]
+"""A path, a hub id ``hub:owner/name[:config][@revision][#split]``, ``{column: path}`` of line-parallel texts, or a list
+of these."""
+
+Columns = Mapping[str, str] | Sequence[str] | None
+"""``{our column: the file's}`` renames; a list names the columns of a file without a header (``_`` skips one)."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as the file has it, and where it came from (``train.tsv, line 12``)."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def read_records(source: Source, *, encoding: str = "utf-8", columns: Columns = None) -> Iterator[Record]:
+    """Read rows of JSONL, JSON (also SQuAD's), CSV, TSV, Parquet (any of them gzipped), line-parallel texts, a folder
+    saved by ``datasets``, or a hub data set.
+
+    TSV is read without quoting (a lone quotation mark in a sentence is just that), CSV with it.
+
+    Args:
+        source: see `Source`.
+        encoding: of text files.
+        columns: see `Columns`.
+
+    Raises:
+        UserError: naming the file and line that can't be read, and the remedy.
+    """
+    if isinstance(source, Mapping):
+        records = _parallel({str(k): Path(v) for k, v in source.items()}, encoding)
+    elif not isinstance(source, (str, Path)):
+        for part in source:
+            yield from read_records(part, encoding=encoding, columns=columns)
+        return
+    elif str(source).startswith("hub:"):
+        records = _hub(str(source))
+    else:
+        path = Path(source).expanduser()
+        _check_exists(path)
+        records = _folder(path) if path.is_dir() else _file(path, encoding, columns)
+    rename = {theirs: ours for ours, theirs in columns.items()} if isinstance(columns, Mapping) else {}
+    found = False
+    for record in records:
+        found = True
+        if rename:
+            values = {rename.get(name, name): value for name, value in record.values.items()}
+            if missing := [theirs for theirs in rename if theirs not in record.values]:
+                raise UserError(
+                    f"{record.place}: data.columns names {missing[0]!r}, but the columns are "
+                    f"{', '.join(map(str, record.values))}{_hint(missing[0], record.values)}"
+                )
+            record = Record(record.place, values)
+        yield record
+    if not found:
+        raise UserError(f"{source}: there are no rows in it")
+
+
+def _hint(name: str, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    where = "" if path.parent.is_dir() else f" (nor a folder {path.parent})"
+    raise UserError(f"there is no file {path}{where}{_hint(path.name, beside)}")
+
+
+@contextmanager
+def _text(path: Path, encoding: str) -> Iterator[TextIO]:
+    """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte."""
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    try:
+        raw: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    with raw:
+        try:
+            text = io.TextIOWrapper(raw, encoding=encoding, newline="")
+        except LookupError as error:
+            raise UserError(f"data.encoding={encoding!r} is no encoding that Python knows") from error
+        try:
+            yield text
+        except UnicodeDecodeError as error:
+            raise _undecodable(path, encoding) from error
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise UserError(f"{path} is no whole gzip file: {error}") from error
+
+
+def _undecodable(path: Path, encoding: str) -> UserError:
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError as error:
+            return UserError(
+                f"{path.name}, line {number}: byte {error.object[error.start]:#04x} is not "
+                f"{encoding.removesuffix('-sig')}. Say the file's encoding, such as data.encoding=latin-1, or convert it."
+            )
+    return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
+
+
+def _file(path: Path, encoding: str, columns: Columns) -> Iterator[Record]:
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix == ".parquet":
+        yield from _parquet(path)
+        return
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown kind of file {suffix!r}; there are {', '.join(SUFFIXES)}, and .gz of these")
+    names = list(columns) if columns is not None and not isinstance(columns, Mapping) else None
+    with _text(path, encoding) as text:
+        if suffix == ".jsonl":
+            yield from _jsonl(path.name, text)
+        elif suffix == ".json":
+            yield from _json(path.name, text)
+        else:
+            yield from _table(path.name, text, "," if suffix == ".csv" else "\t", names)
+
+
+def _object(place: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}")
+    return value
+
+
+def _jsonl(name: str, text: TextIO) -> Iterator[Record]:
+    for number, line in enumerate(text, start=1):
+        if line.strip():
+            place = f"{name}, line {number}"
+            try:
+                yield Record(place, _object(place, json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}") from error
+
+
+def _json(name: str, text: TextIO) -> Iterator[Record]:
+    try:
+        content = json.load(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}") from error
+    if isinstance(content, dict):
+        lists = [v for v in content.values() if isinstance(v, list)]
+        if len(lists) != 1:
+            raise UserError(
+                f"{name}: expected a list of rows, or an object that holds one list; found {len(lists)} lists"
+            )
+        content = lists[0]
+    if not isinstance(content, list):
+        raise UserError(f"{name}: expected a list of rows, found a {type(content).__name__}")
+    if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
+        yield from _squad(name, content)
+        return
+    for number, row in enumerate(content, start=1):
+        place = f"{name}, row {number}"
+        yield Record(place, _object(place, row))
+
+
+def _squad(name: str, articles: list[Any]) -> Iterator[Record]:
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                place = f"{name}, question {qa.get('id')}"
+                try:
+                    answers = [] if qa.get("is_impossible") else [a["text"] for a in qa["answers"]]
+                    values = {
+                        "id": qa.get("id"),
+                        "title": article.get("title", ""),
+                        "context": paragraph["context"],
+                        "question": qa["question"],
+                        "answers": list(dict.fromkeys(answers)),
+                    }
+                except (KeyError, TypeError) as error:
+                    raise UserError(f"{place}: the field {error} of SQuAD's form is missing") from error
+                yield Record(place, values)
+
+
+def _table(name: str, text: TextIO, delimiter: str, names: list[str] | None) -> Iterator[Record]:
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    csv.field_size_limit(1 << 27)
+    rows = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    try:
+        if names is None:
+            names = next(rows, [])
+            if len(set(names)) < len(names):
+                raise UserError(
+                    f"{name}, line 1: a column name occurs twice. Without a header, name them by data.columns."
+                )
+        for row in rows:
+            if not row:
+                continue
+            place = f"{name}, line {rows.line_num}"
+            if len(row) != len(names):
+                raise UserError(f"{place}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+            yield Record(place, {k: v for k, v in zip(names, row, strict=True) if k != "_"})
+    except csv.Error as error:
+        raise UserError(f"{name}, line {rows.line_num}: {error}") from error
+
+
+def _parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
+    texts = {}
+    for column, path in paths.items():
+        _check_exists(path)
+        with _text(path, encoding) as text:
+            texts[column] = text.read().removesuffix("\n").split("\n")
+    counts = {str(paths[column]): len(lines) for column, lines in texts.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{path} has {count} lines" for path, count in counts.items())
+        raise UserError(f"line-parallel files must have equally many lines: {told}")
+    name = " | ".join(path.name for path in paths.values())
+    for number, row in enumerate(zip(*texts.values(), strict=True), start=1):
+        values = {column: line.rstrip("\r") for column, line in zip(texts, row, strict=True)}
+        yield Record(f"{name}, line {number}", values)
+
+
+def _needs(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"this needs the package {package}: pip install 'rlhf-lightning[{extra}]'")
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    _needs("pyarrow", "parquet")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
+        file = pyarrow.parquet.ParquetFile(source)
+        number = 0
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(f"{path.name}, row {number}", row)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is no Parquet file: {error}") from error
+
+
+def _rows(name: str, dataset: Any) -> Iterator[Record]:
+    if hasattr(dataset, "keys"):
+        raise UserError(
+            f"{name} holds several splits ({', '.join(dataset)}): name one, as hub:owner/name#split or DIR/split"
+        )
+    for number, row in enumerate(dataset, start=1):
+        yield Record(f"{name}, row {number}", dict(row))
+
+
+def _folder(path: Path) -> Iterator[Record]:
+    _needs("datasets", "hub")
+    import datasets
+
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is a folder, but not one that datasets.save_to_disk wrote: {error}") from error
+    yield from _rows(path.name, dataset)
+
+
+def _hub(name: str) -> Iterator[Record]:
+    _needs("datasets", "hub")
+    import datasets
+
+    rest, _, split = name.removeprefix("hub:").partition("#")
+    rest, _, revision = rest.partition("@")
+    repository, _, config = rest.partition(":")
+    try:
+        dataset = datasets.load_dataset(repository, config or None, revision=revision or None, split=split or None)
+    except Exception as error:  # the hub's client raises all kinds of things for one cause: it can't be had
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"cannot load the data set {name}: {reason}. Check its name, or the connection to the hub."
+        ) from error
+    yield from _rows(name, dataset)

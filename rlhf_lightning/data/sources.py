@@ -1,0 +1,189 @@
+"""All the rows of a task, from wherever they come."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from rlhf_lightning.data.format import RowFormat, SameCompletions
+from rlhf_lightning.data.readers import Columns, Record, Source, read_records
+from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
+from rlhf_lightning.data.split import group_key, split_by_group
+from rlhf_lightning.errors import UserError
+
+Row = TypeVar("Row")
+OnBadRow = Literal["error", "skip"]
+
+
+@dataclass
+class TaskData:
+    """The rows of a task; a part that was not given is empty.
+
+    Attributes:
+        train: demonstrations.
+        validation: prompts measured during training.
+        test: prompts measured at the end.
+        prompts: prompts that PPO answers.
+        preferences: to learn a reward from.
+        preferences_test: held-out ones.
+        notes: what was dropped or split, in words for the report.
+    """
+
+    train: list[SFTRow] = field(default_factory=list)
+    validation: list[PromptRow] = field(default_factory=list)
+    test: list[PromptRow] = field(default_factory=list)
+    prompts: list[PromptRow] = field(default_factory=list)
+    preferences: list[PreferenceRow] = field(default_factory=list)
+    preferences_test: list[PreferenceRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Reader:
+    """Reads parts with the same settings, and notes what it drops."""
+
+    columns: Columns
+    encoding: str
+    on_bad_row: OnBadRow
+    limit: int | None
+    seed: int
+    notes: list[str]
+
+    def rows(self, name: str, source: Source, convert: Callable[[Record], Row]) -> list[Row]:
+        """Rows of one part, as many as `limit` allows, drawn at random."""
+        rows: list[Row] = []
+        same, bad = 0, []
+        for record in self._records(source, bad):
+            try:
+                rows.append(convert(record))
+            except SameCompletions:
+                same += 1
+            except UserError as error:
+                if self.on_bad_row == "error":
+                    raise UserError(f"{error}\n(data.on_bad_row=skip leaves such rows out and counts them.)") from None
+                bad.append(str(error))
+        if same:
+            self.notes.append(f"{name}: {same} preference(s) dropped, chosen and rejected are equal")
+        if bad:
+            self.notes.append(f"{name}: {len(bad)} bad row(s) skipped, such as: {'; '.join(bad[:3])}")
+        if not rows:
+            raise UserError(f"data.{name}: of {source} no row is left. {' '.join(self.notes[-2:])}")
+        if self.limit is not None and len(rows) > self.limit:
+            kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
+            rows = [rows[i] for i in kept]
+        return rows
+
+    def _records(self, source: Source, bad: list[str]) -> Iterator[Record]:
+        return read_records(source, encoding=self.encoding, columns=self.columns)
+
+
+def load_task_data(
+    format: RowFormat,
+    *,
+    train: Source | None = None,
+    validation: Source | None = None,
+    test: Source | None = None,
+    prompts: Source | None = None,
+    preferences: Source | None = None,
+    preferences_test: Source | None = None,
+    columns: Columns = None,
+    encoding: str = "utf-8",
+    group: str | None = None,
+    validation_size: float = 0.05,
+    test_size: float = 0.1,
+    limit: int | None = None,
+    on_bad_row: OnBadRow = "error",
+    seed: int = 0,
+) -> TaskData:
+    """Read and check every row of a task.
+
+    Held-out parts that are not given are split off the training rows by group, so that no group is on both sides.
+
+    Args:
+        format: what the rows look like.
+        train: demonstrations with the references they are measured by.
+        validation, test: held-out rows.
+        prompts: what PPO answers; the training prompts, where it is not given. References are optional.
+        preferences, preferences_test: chosen and rejected completions.
+        columns, encoding: see `read_records`.
+        group: column whose values are kept together in splits; None is the prompt itself.
+        validation_size, test_size: rows, or a share below 1, held out where validation or test is not given.
+        limit: the most rows of each part, drawn at random before any split.
+        on_bad_row: ``error`` refuses the first bad row, ``skip`` drops, counts and notes them.
+        seed: of splits and draws.
+
+    Raises:
+        UserError: naming the file and row, or the option, that is wrong.
+    """
+    if on_bad_row not in ("error", "skip"):
+        raise UserError(f"data.on_bad_row must be error or skip, not {on_bad_row!r}")
+    if limit is not None and limit < 1:
+        raise UserError(f"data.limit must be at least 1, not {limit}")
+    notes: list[str] = []
+    reader = _Reader(columns, encoding, on_bad_row, limit, seed, notes)
+    key = group_key(group)
+    data = TaskData(notes=notes)
+
+    def hold_out(rows: Sequence[Row], name: str, size: float) -> tuple[list[Row], list[Row]]:
+        rest, held = split_by_group(rows, key, size, seed)
+        if held:
+            notes.append(f"{name}: {len(held)} of {len(rows)} rows held out by {group or 'prompt'}")
+        return rest, held
+
+    if train is not None:
+        pairs = reader.rows("train", train, lambda record: _Both(format.sft_row(record), format.prompt_row(record)))
+        if test is None:
+            pairs, held = hold_out(pairs, "test", test_size)
+            data.test = [pair.asked for pair in held]
+        if validation is None:
+            pairs, held = hold_out(pairs, "validation", validation_size)
+            data.validation = [pair.asked for pair in held]
+        data.train = [pair.shown for pair in pairs]
+        data.prompts = [pair.asked for pair in pairs]
+    if validation is not None:
+        data.validation = reader.rows("validation", validation, format.prompt_row)
+    if test is not None:
+        data.test = reader.rows("test", test, format.prompt_row)
+    if prompts is not None:
+        data.prompts = reader.rows("prompts", prompts, lambda record: format.prompt_row(record, need_references=False))
+    if preferences is not None:
+        data.preferences = reader.rows("preferences", preferences, format.preference_row)
+        if preferences_test is None:
+            data.preferences, data.preferences_test = hold_out(data.preferences, "preferences_test", test_size)
+    if preferences_test is not None:
+        data.preferences_test = reader.rows("preferences_test", preferences_test, format.preference_row)
+
+    shown = {str(row.prompt.text) for row in data.train}
+    if leaked := sum(str(row.prompt.text) in shown for row in data.test):
+        notes.append(f"test: {leaked} of {len(data.test)} prompts are also in train")
+    return data
+
+
+@dataclass(frozen=True)
+class _Both:
+    """A training row as a demonstration and as a prompt; split as one."""
+
+    shown: SFTRow
+    asked: PromptRow
+
+    @property
+    def prompt(self) -> Any:
+        return self.shown.prompt
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.shown.meta
+
+
+def read_prompts(
+    source: Source, format: RowFormat, columns: Columns = None, encoding: str = "utf-8"
+) -> list[PromptRow]:
+    """Prompts to answer; references are taken along where there are any.
+
+    Raises:
+        UserError: naming the file and row that is wrong.
+    """
+    reader = _Reader(columns, encoding, "error", None, 0, [])
+    return reader.rows("input", source, lambda record: format.prompt_row(record, need_references=False))

@@ -1,0 +1,246 @@
+"""Loading from a hub name or a folder, with the checks that tell early whether a model fits."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhf_lightning.data.encoding import Codec, Kind
+from rlhf_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from rlhf_lightning.models.classifier import Classifier
+    from rlhf_lightning.models.policy import Policy
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Low-rank adapters (Hu et al., 2021, arXiv:2106.09685), through peft.
+
+    Attributes:
+        r: rank; 0 trains all weights instead.
+        alpha: scale; the adapter's output is multiplied by ``alpha / r``. None is ``2 r``.
+        target_modules: names of the layers that get one; ``all-linear`` is all but the output head.
+        merge: whether exported models have the adapter merged into their weights (else the adapter alone is saved).
+    """
+
+    r: int = 0
+    alpha: float | None = None
+    target_modules: str | Sequence[str] = "all-linear"
+    merge: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A pre-trained model and how to load it.
+
+    Attributes:
+        name: a hub name or a folder.
+        kind: ``causal``, ``seq2seq``, ``encoder``, or ``auto`` to tell from the model's config.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run code that comes with the model.
+        dtype: of the weights.
+        lora: adapters.
+    """
+
+    name: str
+    kind: Kind | Literal["auto"] = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "float32"
+    lora: LoraSpec = field(default_factory=LoraSpec)
+
+    def at(self, folder: str | Path) -> ModelSpec:
+        """The same settings for another folder (the one an earlier stage wrote)."""
+        return replace(self, name=str(folder), revision=None)
+
+
+def _loading(name: str) -> str:
+    return f"cannot load the model {name!r}"
+
+
+def load_config(spec: ModelSpec) -> PretrainedConfig:
+    """The model's config, with every dropout set to 0.
+
+    Dropout would make the log-probabilities of sampling and update differ, so that PPO's ratio does not start at 1.
+
+    Raises:
+        UserError: if there is no such model, or it holds no readable config.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(spec.name).expanduser()
+    if not folder.exists() and (spec.name.startswith((".", "/", "~")) or spec.name.count("/") > 1):
+        raise UserError(f"{_loading(spec.name)}: there is no such folder. Give a model folder or a hub name.")
+    name = spec.name if not folder.exists() else str(folder)
+    if folder.exists() and not (folder / "config.json").exists():
+        raise UserError(f"{_loading(spec.name)}: the folder has no config.json, so it is no Hugging Face model folder.")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{_loading(spec.name)}: {reason} Check model.name, or the connection to the hub.") from error
+    for key, value in config.to_dict().items():
+        if ("dropout" in key or "pdrop" in key) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            setattr(config, key, 0.0)
+    return config
+
+
+def model_kind(config: PretrainedConfig, spec: ModelSpec) -> Kind:
+    """What a model is, told from its config.
+
+    Raises:
+        UserError: if the config belongs to none of the three kinds.
+    """
+    if spec.kind != "auto":
+        return spec.kind
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "seq2seq"
+    # BERT-like models are in both maps: their causal form is for use as a decoder, and nobody means it.
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return "encoder"
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or spec.trust_remote_code:
+        return "causal"
+    raise UserError(
+        f"the model {spec.name!r} is of type {config.model_type!r}, which neither generates text nor encodes it. "
+        "Choose a causal, a sequence-to-sequence or an encoder model, or say which it is with model.kind."
+    )
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        UserError: if there is none.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(Path(spec.name).expanduser()) if Path(spec.name).expanduser().exists() else spec.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"cannot load the tokenizer of {spec.name!r}: {reason}") from error
+    return tokenizer
+
+
+def check_window(config: PretrainedConfig, codec: Codec, name: str) -> None:
+    """Refuse limits that exceed the positions a model has.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    window = getattr(config, "max_position_embeddings", None)
+    if window is None or codec.kind == "seq2seq" or window <= 0:
+        return  # T5's positions are relative
+    need = codec.max_prompt + (0 if codec.labels else codec.max_completion)
+    if need > window:
+        raise UserError(
+            f"task.max_prompt_tokens + task.max_completion_tokens = {codec.max_prompt} + {codec.max_completion} "
+            f"exceeds the {window} positions of {name!r}. Lower them."
+        )
+
+
+def from_pretrained(auto_class: Any, spec: ModelSpec, config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
+    """Load weights (safetensors only), with an adapter that a folder may hold merged into them.
+
+    Raises:
+        UserError: if the weights are missing or of an unsafe format.
+    """
+    import torch
+
+    folder = Path(spec.name).expanduser()
+    try:
+        model = auto_class.from_pretrained(
+            str(folder) if folder.exists() else spec.name,
+            config=config,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=getattr(torch, spec.dtype),
+            use_safetensors=True,
+            **kwargs,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{_loading(spec.name)}: {reason}") from error
+    return model
+
+
+def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Module:
+    """Wrap a model so that only low-rank adapters are trained; the model itself where ``lora.r`` is 0.
+
+    Raises:
+        UserError: if peft is not installed, or no layer has one of the target names.
+    """
+    if not lora.r:
+        return model
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("model.lora needs peft: pip install 'rlhf-lightning[lora]'")
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.r,  # type: ignore[arg-type]
+        target_modules=targets,
+        task_type=task_type,  # type: ignore[arg-type]
+    )
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules={targets!r} does not fit this model: {error}") from error
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether `add_lora` wrapped the model."""
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path, merge: bool) -> None:
+    """Write weights and tokenizer into an existing folder; adapters are merged first if so told."""
+    import copy
+
+    if has_adapter(model) and merge:
+        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+    model.save_pretrained(path)  # type: ignore[operator]
+    tokenizer.save_pretrained(path)
+
+
+def load_answerer(
+    spec: ModelSpec,
+    *,
+    max_prompt: int = 512,
+    max_completion: int = 128,
+    labels: Sequence[str] = (),
+    system: str | None = None,
+    fresh_head: bool = False,
+) -> Policy | Classifier:
+    """The model that answers a task's prompts: a `Policy` that generates, or a `Classifier` where it is an encoder.
+
+    Args:
+        spec: which model.
+        max_prompt, max_completion: limits in tokens.
+        labels: the task's label set; needed by encoders.
+        system: system message for chat models.
+        fresh_head: allow an encoder without a classification head of these labels, and give it an untrained one.
+
+    Raises:
+        UserError: if the model doesn't fit.
+    """
+    from rlhf_lightning.models.classifier import Classifier
+    from rlhf_lightning.models.policy import Policy
+
+    config = load_config(spec)
+    if model_kind(config, spec) == "encoder":
+        return Classifier.load(spec, labels=labels, max_prompt=max_prompt, fresh_head=fresh_head)
+    return Policy.load(spec, max_prompt=max_prompt, max_completion=max_completion, system=system)

@@ -1,0 +1,267 @@
+"""The policy: a causal or an encoder-decoder model behind one interface, with an optional value head.
+
+Only this file knows the difference between the two.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lightning.algorithms import token_logprobs
+from rlhf_lightning.data.batches import PromptBatch, SFTBatch
+from rlhf_lightning.data.encoding import Codec, Kind
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.models.generation import Completions, Sampling, mask_after_end
+from rlhf_lightning.models.loading import (
+    LoraSpec,
+    ModelSpec,
+    add_lora,
+    check_window,
+    from_pretrained,
+    has_adapter,
+    load_config,
+    load_tokenizer,
+    model_kind,
+    save_model,
+)
+from rlhf_lightning.models.saving import write_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PolicyOutput(NamedTuple):
+    """What the policy says of the response tokens.
+
+    Attributes:
+        logits: (b, r, v); those at t give the distribution that response token t was drawn from.
+        values: (b, r) value of the state in which token t was chosen, or None.
+    """
+
+    logits: Tensor
+    values: Tensor | None
+
+
+class Policy(nn.Module):
+    """A model that answers prompts.
+
+    Args:
+        model: a transformers model that generates, with or without a peft adapter.
+        codec: encodes its texts; tells its kind.
+        value_head: add a head that gives a value for each response token, 0 at first.
+        lora: how `save` treats an adapter.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel | nn.Module, codec: Codec, value_head: bool = False, lora: LoraSpec | None = None
+    ) -> None:
+        from transformers import GenerationConfig
+
+        super().__init__()
+        self.model, self.codec = model, codec
+        self.lora = lora or LoraSpec()
+        inner = self.inner
+        config: GenerationConfig = inner.generation_config
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        self.eos_ids = sorted({codec.eos_id, *(i for i in ends if i is not None)})
+        # A model's own generation settings (top_k 50 and the like) would leak into every `generate` call.
+        self._exported_generation_config = copy.deepcopy(config)
+        inner.generation_config = GenerationConfig(
+            pad_token_id=codec.pad_id,
+            eos_token_id=self.eos_ids,
+            bos_token_id=config.bos_token_id,
+            decoder_start_token_id=getattr(inner.config, "decoder_start_token_id", None),
+        )
+        parameters = inspect.signature(inner.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        self._takes_keep = "logits_to_keep" in parameters
+        self.value_head: nn.Linear | None = None
+        if value_head:
+            self.value_head = nn.Linear(inner.config.hidden_size, 1)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+
+    @property
+    def inner(self) -> PreTrainedModel:
+        """The transformers model, out of peft's wrapper if there is one."""
+        return self.model.get_base_model() if has_adapter(self.model) else self.model  # type: ignore[return-value,operator]
+
+    @property
+    def kind(self) -> Kind:
+        """``causal`` or ``seq2seq``."""
+        return self.codec.kind
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @classmethod
+    def load(
+        cls,
+        spec: ModelSpec | str | Path,
+        *,
+        max_prompt: int = 512,
+        max_completion: int = 128,
+        system: str | None = None,
+        value_head: bool = False,
+    ) -> Policy:
+        """Load a policy from a hub name or a folder.
+
+        Args:
+            spec: which model, or just its name or folder.
+            max_prompt, max_completion: limits in tokens.
+            system: system message for chat models.
+            value_head: see `Policy`.
+
+        Raises:
+            UserError: if the model can't be loaded, doesn't generate, or has fewer positions than the limits need.
+        """
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
+        config = load_config(spec)
+        kind = model_kind(config, spec)
+        if kind == "encoder":
+            raise UserError(
+                f"{spec.name!r} is an encoder ({config.model_type}): it can't generate, so it can't be PPO's policy "
+                "or answer a task that needs text. Use it for classification with stages=[sft], as a reward model "
+                "(model@reward.model=...), or choose a causal or sequence-to-sequence model."
+            )
+        codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
+        check_window(config, codec, spec.name)
+        model = from_pretrained(AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM, spec, config)
+        if len(codec.tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise UserError(
+                f"the tokenizer of {spec.name!r} has {len(codec.tokenizer)} tokens, its model only "
+                f"{model.get_input_embeddings().num_embeddings}: they don't belong together."
+            )
+        wrapped = add_lora(model, spec.lora, "CAUSAL_LM" if kind == "causal" else "SEQ_2_SEQ_LM")
+        return cls(wrapped, codec, value_head, spec.lora)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a Hugging Face folder (safetensors, tokenizer, generation config); whole or not at all.
+
+        Raises:
+            UserError: if it can't be written.
+        """
+        inner = self.inner
+        working = inner.generation_config
+
+        def fill(path: Path) -> None:
+            save_model(self.model, self.codec.tokenizer, path, self.lora.merge)
+
+        exported = copy.deepcopy(self._exported_generation_config)
+        exported.pad_token_id, exported.eos_token_id = self.codec.pad_id, working.eos_token_id
+        inner.generation_config = exported
+        try:
+            return write_folder(folder, fill)
+        finally:
+            inner.generation_config = working
+
+    def forward(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        response_mask: Tensor,
+        with_values: bool = False,
+    ) -> PolicyOutput:
+        """Distributions over the response tokens (and their values), in one pass.
+
+        Args:
+            prompt_ids: (b, p).
+            prompt_mask: (b, p) bool; where it is false the content doesn't matter.
+            response_ids: (b, r), padded on the right.
+            response_mask: (b, r) bool, likewise.
+            with_values: also give values; needs a value head.
+
+        Returns:
+            `PolicyOutput`, for the r response positions alone: no logits are computed over the prompt.
+        """
+        # The last response token predicts nothing that is asked for, so it isn't fed.
+        width = response_ids.shape[1]
+        if self.kind == "causal":
+            ids = torch.cat([prompt_ids, response_ids[:, :-1]], dim=1)
+            mask = torch.cat([prompt_mask, response_mask[:, :-1]], dim=1).long()
+            kwargs: dict = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+            if self._takes_positions:
+                kwargs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+            if self._takes_keep:
+                kwargs["logits_to_keep"] = width
+            output = self.model(**kwargs, output_hidden_states=with_values)
+            hidden = output.hidden_states[-1] if with_values else None
+        else:
+            start = torch.full_like(response_ids[:, :1], self.inner.config.decoder_start_token_id)
+            output = self.model(
+                input_ids=prompt_ids,
+                attention_mask=prompt_mask.long(),
+                decoder_input_ids=torch.cat([start, response_ids[:, :-1]], dim=1),
+                use_cache=False,
+                output_hidden_states=with_values,
+            )
+            hidden = output.decoder_hidden_states[-1] if with_values else None
+        logits = output.logits[:, -width:]
+        if hidden is None:
+            return PolicyOutput(logits, None)
+        if self.value_head is None:
+            raise ValueError("with_values=True needs a policy made with value_head=True")
+        values = self.value_head(hidden[:, -width:].to(self.value_head.weight.dtype)).squeeze(-1)
+        return PolicyOutput(logits, values.float())
+
+    def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted mean of the next-token loss, and the share of weighted tokens guessed right."""
+        logits = self(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask).logits
+        weight = batch.weights.sum().clamp(min=1e-8)
+        loss = -(token_logprobs(logits, batch.response_ids) * batch.weights).sum() / weight
+        right = (logits.detach().argmax(-1) == batch.response_ids).float()
+        return loss, {"token_accuracy": (right * batch.weights).sum() / weight}
+
+    @torch.no_grad()
+    def complete(self, batch: PromptBatch, sampling: Sampling) -> Completions:
+        """Answer prompts with at most ``codec.max_completion`` tokens, cut after the first end of sequence."""
+        from transformers import GenerationConfig
+
+        if sampling.greedy:
+            how = GenerationConfig(do_sample=False)
+        else:
+            how = GenerationConfig(
+                do_sample=True, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
+            )
+        how.max_new_tokens = self.codec.max_completion
+        how.pad_token_id, how.eos_token_id = self.codec.pad_id, self.eos_ids  # type: ignore[assignment]
+        ids = self.model.generate(  # type: ignore[operator]
+            inputs=batch.prompt_ids, attention_mask=batch.prompt_mask.long(), generation_config=how
+        )
+        ids = ids[:, batch.prompt_ids.shape[1] :] if self.kind == "causal" else ids[:, 1:]
+        mask, ended = mask_after_end(ids, torch.tensor(self.eos_ids, device=ids.device))
+        ids = ids.masked_fill(~mask, self.codec.pad_id)
+        texts = [self.codec.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
+        return Completions(texts, ids, mask, ended)
+
+
+class Reference:
+    """The policy as it was at the start: its own weights with the adapter off under LoRA, else a frozen copy.
+
+    It is no `nn.Module`, so that its weights never land in a checkpoint or an optimizer.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._copy = None if has_adapter(policy.model) else copy.deepcopy(policy).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def logits(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:
+        """(b, r, v) logits over the response, as `Policy.forward` gives them."""
+        if self._copy is None:
+            with self._policy.model.disable_adapter():  # type: ignore[operator]
+                return self._policy(prompt_ids, prompt_mask, response_ids, response_mask).logits
+        if self._copy.device != prompt_ids.device:
+            self._copy.to(prompt_ids.device)
+        return self._copy(prompt_ids, prompt_mask, response_ids, response_mask).logits

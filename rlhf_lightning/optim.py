@@ -1,0 +1,45 @@
+"""Learning-rate schedules, as functions of an optimizer and the number of steps (over transformers' own)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""Makes an optimizer of parameters (or parameter groups), with everything but them filled in."""
+
+Schedule = Callable[[Optimizer, int], LRScheduler]
+"""Makes a schedule of an optimizer and the number of steps of the whole training."""
+
+
+def default_optimizer(parameters: Iterable[Any], lr: float) -> Optimizer:
+    """AdamW with eps 1e-5 (arXiv:2403.17031, detail 20) and no weight decay."""
+    return AdamW(parameters, lr=lr, eps=1e-5, weight_decay=0.0)
+
+
+def _warmup_steps(warmup: float, steps: int) -> int:
+    return round(warmup * steps) if warmup < 1 else round(warmup)
+
+
+def linear(optimizer: Optimizer, steps: int, warmup: float = 0.0) -> LRScheduler:
+    """Up from 0 over the warm-up, then down to 0 along a line; ``warmup`` is a share (below 1) or a number of steps."""
+    from transformers import get_linear_schedule_with_warmup
+
+    return get_linear_schedule_with_warmup(optimizer, _warmup_steps(warmup, steps), steps)
+
+
+def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0) -> LRScheduler:
+    """Up from 0 over the warm-up, then down to 0 along half a cosine."""
+    from transformers import get_cosine_schedule_with_warmup
+
+    return get_cosine_schedule_with_warmup(optimizer, _warmup_steps(warmup, steps), steps)
+
+
+def constant(optimizer: Optimizer, steps: int, warmup: float = 0.0) -> LRScheduler:
+    """Up from 0 over the warm-up, then constant."""
+    from transformers import get_constant_schedule_with_warmup
+
+    return get_constant_schedule_with_warmup(optimizer, _warmup_steps(warmup, steps))

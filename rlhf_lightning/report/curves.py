@@ -1,0 +1,209 @@
+"""Learning curves: read from Lightning's ``metrics.csv``, sorted into panels, drawn as SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rlhf_lightning.report.summary import plain_words
+
+MAX_POINTS = 400
+"""Points drawn of a curve; a longer one is averaged over equal stretches."""
+
+FIRST = ("score", "reward", "reward/", "total_reward", "kl")
+LATER = ("accuracy", "margin", "entropy", "length", "eos_rate", "kl_coef", "policy_loss", "value_loss")
+LAST = ("lr", "grad_norm", "tokens", "seconds", "time")
+
+# Matplotlib wants colours, the page has variables: these stand in for them and are replaced in the finished SVG.
+INK, FAINT = "#010203", "#010204"
+LINE_COLORS = tuple(f"#0203{n:02x}" for n in range(8))
+DASHES: tuple = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+
+class Curve(NamedTuple):
+    """One logged value over the steps of a stage."""
+
+    steps: list[float]
+    values: list[float]
+
+
+class Panel(NamedTuple):
+    """A logged value of a stage, in training and in validation, which share one picture."""
+
+    name: str
+    train: Curve | None
+    validation: Curve | None
+
+    @property
+    def title(self) -> str:
+        """The value's name in plain words."""
+        return plain_words(self.name)
+
+
+class Line(NamedTuple):
+    """A line to draw."""
+
+    curve: Curve
+    color: int
+    """Place in the page's palette; from 8 on the colours come again with another dash."""
+    marked: bool = False
+    """Draw a dot at each point."""
+
+
+def read_curves(run_dir: str | Path, stages: Iterable[str]) -> dict[str, dict[str, Curve]]:
+    """Stage to logged name to curve, of the stages that have a ``metrics.csv``.
+
+    A cell that is empty or no number is left out: a run that was killed can leave half a line. Where a resumed run
+    logged a step again, the later value counts.
+    """
+    curves = {}
+    for stage in stages:
+        path = Path(run_dir) / stage / "metrics.csv"
+        if path.is_file():
+            curves[stage] = _read_csv(path)
+    return curves
+
+
+def _read_csv(path: Path) -> dict[str, Curve]:
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    points: dict[str, dict[float, float]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        step = _to_number(row.get("step"))
+        if step is None or not math.isfinite(step):
+            continue
+        for name, cell in row.items():
+            value = _to_number(cell)
+            if name not in (None, "step", "epoch") and value is not None:
+                points.setdefault(name, {})[step] = value
+    return {name: Curve(*map(list, zip(*sorted(pairs.items()), strict=True))) for name, pairs in points.items()}
+
+
+def _to_number(cell: object) -> float | None:
+    try:
+        return float(cell) if isinstance(cell, str) else None
+    except ValueError:
+        return None
+
+
+def panels(stage: str, curves: Mapping[str, Curve]) -> list[Panel]:
+    """A stage's curves as panels, the telling ones first: rewards and KL, validation metrics, losses, then the rest."""
+    train: dict[str, Curve] = {}
+    validation: dict[str, Curve] = {}
+    for name, curve in curves.items():
+        short = name.removeprefix(f"{stage}/")
+        # Lightning logs one value under two names where it is asked for both; the finer one is drawn.
+        if short.endswith("_epoch") and f"{name.removesuffix('_epoch')}_step" in curves:
+            continue
+        short = short.removesuffix("_step")
+        (validation if short.startswith("val/") else train)[short.removeprefix("val/")] = curve
+    names = sorted({**train, **validation}, key=lambda name: (_rank(name, train, validation), name))
+    return [Panel(name, train.get(name), validation.get(name)) for name in names]
+
+
+def _rank(name: str, train: Mapping[str, Curve], validation: Mapping[str, Curve]) -> int:
+    if name == "loss":
+        return 200 if "kl" in train else 0  # the loss of PPO says little
+    for base, group in ((10, FIRST), (300, LATER), (500, LAST)):
+        for i, entry in enumerate(group):
+            if name == entry or (entry.endswith("/") and name.startswith(entry)) or (base == 500 and entry in name):
+                return base + i
+    return 100 if name in validation else 400
+
+
+def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: str = "") -> str:
+    """One small picture as an ``<svg>`` element, its colours the page's variables ``--ink``, ``--faint``, ``--c0``...
+
+    Args:
+        lines: what to draw.
+        label: what the picture shows, for readers that cannot see it.
+        x_label: the title of the horizontal axis.
+        y_label: the title of the vertical axis, if it has one.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": label,
+        "text.parse_math": False,
+        "font.size": 8,
+        "text.color": INK,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": FAINT,
+        "grid.alpha": 0.5,
+        "grid.linewidth": 0.5,
+        "axes.formatter.limits": (-3, 5),
+        "axes.formatter.useoffset": False,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(3.7, 2.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for line in lines:
+            curve = thin_out(line.curve)
+            marker = "o" if line.marked or len(curve.steps) == 1 else None
+            axes.plot(
+                curve.steps,
+                [value if math.isfinite(value) else math.nan for value in curve.values],
+                color=LINE_COLORS[line.color % len(LINE_COLORS)],
+                linestyle=DASHES[line.color // len(LINE_COLORS) % len(DASHES)],
+                linewidth=1.3,
+                marker=marker,
+                markersize=3.5,
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_label == "step"))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        picture = io.StringIO()
+        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(picture.getvalue(), label)
+
+
+def thin_out(curve: Curve, limit: int = MAX_POINTS) -> Curve:
+    """The curve itself if it has at most ``limit`` points, else the means of ``limit`` equal stretches of it."""
+    n = len(curve.steps)
+    if n <= limit:
+        return curve
+    edges = [n * i // limit for i in range(limit + 1)]
+
+    def means(numbers: Sequence[float]) -> list[float]:
+        return [sum(numbers[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+
+    return Curve(means(curve.steps), means(curve.values))
+
+
+def _inline(svg: str, label: str) -> str:
+    """Matplotlib's file as an element of a page: no prologue, scalable, ids of its own, the page's colours and font."""
+    from html import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    opening = f'<svg role="img" aria-label="{escape(label)}" viewBox='
+    svg = re.sub(r"<svg [^>]*?viewBox=(\"[^\"]*\")[^>]*>", lambda match: f"{opening}{match[1]}>", svg, count=1)
+    # Several pictures share the page, and clip paths are found by id.
+    prefix = "p" + hashlib.blake2b(label.encode("utf-8", "replace"), digest_size=5).hexdigest()
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    svg = svg.replace("xlink:href=", "href=")
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
+    for n, color in enumerate(LINE_COLORS):
+        svg = svg.replace(color, f"var(--c{n})")
+    return svg.strip()

@@ -1,0 +1,247 @@
+"""``report.html``: a run's results on one page that needs nothing else, to be mailed, archived or read on a phone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf_lightning.report.curves import Curve, panels, read_curves
+from rlhf_lightning.report.page import html_text, key, page, panel_figure
+from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
+from rlhf_lightning.report.screen import duration
+from rlhf_lightning.report.summary import (
+    GROUP_TITLES,
+    Column,
+    cautions,
+    decimals,
+    headline,
+    headline_metric,
+    improves,
+    number,
+    plain_words,
+    result_columns,
+    stage_title,
+)
+
+OPEN_PANELS = 9
+"""Learning curves of a stage that are shown at once; the rest unfold."""
+
+SAMPLES = 6
+EXTREMES = 3
+"""Samples shown from the first on, and of those that gained or lost most."""
+
+FOLDED_SAMPLES = 60
+"""Further samples that the page holds, folded away. All are in samples.jsonl."""
+
+SECRET = re.compile(
+    r"(?im)^([ \t\-+'\"]*[\w.@/-]*(?:api_?key|password|secret|(?:hf|auth|access|api|hub)_token)['\"]?[ \t]*[:=][ \t]*)(?!null\b)\S.*$"
+)
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write ``report.html`` into a run folder from what the folder holds, and return its path.
+
+    What is missing is left out, so a run that was stopped has a report, which says so.
+
+    Raises:
+        UserError: no readable ``metrics.json``, or a malformed ``samples.jsonl``.
+    """
+    run_dir = Path(run_dir)
+    results = RunResults.read(run_dir / "metrics.json")
+    samples = read_samples(run_dir / "samples.jsonl")
+    sections = [
+        _header(results),
+        _results_section(results),
+        *(_stage_section(stage, curves) for stage, curves in read_curves(run_dir, results.stages).items()),
+        _reward_model_section(results),
+        _samples_section(samples, results),
+        _settings_section(run_dir),
+        _notes_section(results),
+    ]
+    path = run_dir / "report.html"
+    write_atomic(path, page(f"{results.task}: report", "\n".join(section for section in sections if section)))
+    return path
+
+
+def _header(results: RunResults) -> str:
+    facts = [results.task]
+    if results.seed is not None:
+        facts.append(f"seed {results.seed}")
+    facts += [f"{stage_title(stage)} {duration(seconds)}" for stage, seconds in results.seconds.items()]
+    if results.status != "finished":
+        facts.append(results.status)
+    warnings = "".join(f'<p class="warn">{html_text(caution)}</p>' for caution in cautions(results))
+    return f"<header><p>{html_text(' · '.join(facts))}</p><h1>{html_text(headline(results))}</h1></header>{warnings}"
+
+
+def _results_section(results: RunResults) -> str:
+    """The metrics as rows and the policies as columns: so it fits a phone, and a change stands beside its value."""
+    columns = result_columns(results)
+    if not columns:
+        return ""
+    heads = "".join(f'<th scope="col">{html_text(stage_title(policy.name))}</th>' for policy in results.policies)
+    rows = []
+    group = None
+    for column in columns:
+        if column.group != group:
+            group = column.group
+            rows.append(
+                f'<tr class="group"><th colspan="{len(results.policies) + 1}" scope="colgroup">{GROUP_TITLES[group]}</th></tr>'
+            )
+        rows.append(_metric_row(column, is_objective=column.name == results.objective))
+    return (
+        '<h2>Results on held-out rows</h2><div class="card"><table><thead><tr><th></th>'
+        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="dim">Below each value: the change to the policy before it. Bold: the best, where one side is better '
+        "(↑ higher, ↓ lower).</p>"
+    )
+
+
+def _metric_row(column: Column, is_objective: bool) -> str:
+    cells = []
+    for i in range(len(column.values)):
+        change = column.change(i)
+        small = ""
+        if change is not None:
+            better = improves(change, column.direction)
+            kind = "" if better is None else ' class="good"' if better else ' class="bad"'
+            small = f"<small{kind}>{_minus(number(change, column.places, sign=True))}</small>"
+        cells.append(f"<td{' class=best' if i in column.best else ''}>{_minus(column.text(i))}{small}</td>")
+    words = plain_words(column.name)
+    about = [words] if words.lower() != column.name.lower() else []
+    if is_objective:
+        about.append("objective")
+    small = f"<small>{html_text(', '.join(about))}</small>" if about else ""
+    return f'<tr{" class=objective" if is_objective else ""}><th scope="row">{html_text(column.header)}{small}</th>{"".join(cells)}</tr>'
+
+
+def _minus(text: str) -> str:
+    return text if text == "-" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _stage_section(stage: str, curves: dict[str, Curve]) -> str:
+    drawn = panels(stage, curves)
+    if not drawn:
+        return ""
+    legend = ""
+    if any(panel.validation for panel in drawn):
+        legend = key([(0, "training"), (1, "validation")])
+    figures = [panel_figure(stage, panel) for panel in drawn]
+    more = ""
+    if figures[OPEN_PANELS:]:
+        more = f'<details><summary>{len(figures) - OPEN_PANELS} more</summary><div class="panels">{"".join(figures[OPEN_PANELS:])}</div></details>'
+    title = f"Learning curves of {'the reward model' if stage == 'reward' else stage_title(stage)}"
+    return f'<h2>{html_text(title)}</h2>{legend}<div class="panels">{"".join(figures[:OPEN_PANELS])}</div>{more}'
+
+
+def _reward_model_section(results: RunResults) -> str:
+    measures = results.reward_model
+    if not measures:
+        return ""
+    bars = {"accuracy": ("Reward model", ""), "longer_wins": ("The longer one wins", "base")}
+    rows = "".join(
+        f'<div class="bar"><span>{title}</span><div><b class="{kind}" style="width: {100 * min(max(measures[name], 0), 1):.1f}%">'
+        f"</b></div><span>{number(measures[name], 3)}</span></div>"
+        for name, (title, kind) in bars.items()
+        if name in measures
+    )
+    others = "".join(
+        f'<tr><th scope="row">{html_text(plain_words(name))}</th><td>{_minus(number(value, decimals([value])))}</td></tr>'
+        for name, value in measures.items()
+        if name not in bars
+    )
+    table = f"<table><tbody>{others}</tbody></table>" if others else ""
+    lead = '<p class="dim">Share of held-out preference pairs in which the chosen response gets the higher score. Guessing gets 0.5.</p>'
+    return f'<h2>Reward model against the people’s choices</h2>{lead}<div class="card">{rows}{table}</div>'
+
+
+def _samples_section(samples: Sequence[Sample], results: RunResults) -> str:
+    if not samples:
+        return ""
+    policies = list(dict.fromkeys(name for sample in samples for name in sample.completions))
+    parts = [f"<h2>Samples</h2>{''.join(_sample(sample, policies) for sample in samples[:SAMPLES])}"]
+    parts.append(_extremes(samples, policies, results))
+    rest = samples[SAMPLES : SAMPLES + FOLDED_SAMPLES]
+    if rest:
+        parts.append(
+            f"<details><summary>{len(rest)} more</summary><div>{''.join(_sample(row, policies) for row in rest)}</div></details>"
+        )
+    if len(samples) > SAMPLES + FOLDED_SAMPLES:
+        parts.append(f'<p class="dim">All {len(samples)} rows are in samples.jsonl.</p>')
+    return "".join(parts)
+
+
+def _extremes(samples: Sequence[Sample], policies: Sequence[str], results: RunResults) -> str:
+    """The rows that the last policy changed most against the one before it: where to look for what it learnt."""
+    if len(samples) <= SAMPLES or len(policies) < 2:
+        return ""
+    old, new = policies[-2:]
+    objective = headline_metric(results)
+    shared = [name for name in samples[0].scores.get(new, {}) if name in samples[0].scores.get(old, {})]
+    names = [name for name in shared if objective and name == objective.name] or shared
+    if not names:
+        return ""
+    sign = -1 if results.directions.get(names[0]) == "min" else 1
+
+    def gain(sample: Sample) -> float | None:
+        try:
+            return sign * (sample.scores[new][names[0]] - sample.scores[old][names[0]])
+        except KeyError:
+            return None
+
+    gains = sorted(((value, i) for i, row in enumerate(samples) if (value := gain(row)) is not None), reverse=True)
+    parts = []
+    for title, picked in (
+        ("gained most", [i for value, i in gains[:EXTREMES] if value > 0]),
+        ("lost most", [i for value, i in reversed(gains[-EXTREMES:]) if value < 0]),
+    ):
+        if picked:
+            rows = "".join(_sample(samples[i], policies) for i in picked)
+            parts.append(f"<h3>Where {html_text(stage_title(new))} {title} in {html_text(names[0])}</h3>{rows}")
+    return "".join(parts)
+
+
+def _sample(sample: Sample, policies: Sequence[str]) -> str:
+    """One row: the prompt across, below it the reference and each policy's completion side by side."""
+    blocks = [("reference", "\n".join(sample.references), "")] if sample.references else []
+    for name in policies:
+        scores = "  ".join(f"{key} {number(value, 2)}" for key, value in sample.scores.get(name, {}).items())
+        blocks.append((stage_title(name), sample.completions.get(name, ""), scores))
+    cells = "".join(
+        f'<div><h4>{html_text(title)}</h4><p dir="auto">{html_text(text) or "<span class=dim>(empty)</span>"}</p>'
+        f"{f'<small>{html_text(_minus(scores))}</small>' if scores else ''}</div>"
+        for title, text, scores in blocks
+    )
+    prompt = (
+        f'<div class="prompt"><h4>prompt {html_text(sample.id)}</h4><p dir="auto">{html_text(sample.prompt)}</p></div>'
+    )
+    return f'<div class="sample">{prompt}{cells}</div>'
+
+
+def _settings_section(run_dir: Path) -> str:
+    parts = []
+    for name, title in (("overrides", "Overrides"), ("config", "Composed config")):
+        path = run_dir / ".hydra" / f"{name}.yaml"
+        text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+        if text and text != "[]":
+            parts.append(f"<details><summary>{title}</summary><pre>{html_text(hide_secrets(text))}</pre></details>")
+    return f"<h2>Settings</h2>{''.join(parts)}" if parts else ""
+
+
+def hide_secrets(text: str) -> str:
+    """YAML text without the values of API keys, passwords and access tokens: reports are passed on."""
+
+    return SECRET.sub(r"\1(hidden)", text)
+
+
+def _notes_section(results: RunResults) -> str:
+    parts = []
+    if results.notes:
+        parts.append(
+            f'<h2>Notes</h2><ul class="plain">{"".join(f"<li>{html_text(note)}</li>" for note in results.notes)}</ul>'
+        )
+    if results.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+        parts.append(f'<p class="dim">Made with {html_text(versions)}.</p>')
+    return "".join(parts)

@@ -1,0 +1,245 @@
+"""What a run leaves behind for its report: ``metrics.json`` and ``samples.jsonl``, typed, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf_lightning.errors import UserError
+
+SCHEMA = 1
+STATUSES = ("running", "interrupted", "finished")
+DIRECTIONS = ("max", "min", None)
+COLUMN_GROUPS = ("task", "reward", "guardrails")
+
+
+@dataclass
+class PolicyResult:
+    """The scores of one policy on the held-out rows."""
+
+    name: str
+    """The stage that made it, or ``base``."""
+    model: str | None = None
+    """Its model folder, relative to the run folder; for ``base`` a hub name or a folder."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Metric name to value. A value that is not finite is written as null and read back as nan."""
+
+
+@dataclass
+class RunResults:
+    """All results of a run, as ``metrics.json`` holds them."""
+
+    task: str
+    seed: int | None = None
+    status: str = "finished"
+    """``running``, ``interrupted`` or ``finished``."""
+    stages: list[str] = field(default_factory=list)
+    """The stages asked for, in their order."""
+    objective: str | None = None
+    """The metric that the run is judged by."""
+    policies: list[PolicyResult] = field(default_factory=list)
+    """In the order of the stages, ``base`` first."""
+    directions: dict[str, str | None] = field(default_factory=dict)
+    """Metric name to ``max``, ``min`` or None: which way is better, if either is."""
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    """Metric names by the group they are shown in: ``task``, ``reward``, ``guardrails``; the most important first."""
+    reward_model: dict[str, float] | None = None
+    """``accuracy``, ``longer_wins`` and other measures on held-out preferences."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage to its wall-clock time."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that a reader of the results has to know."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Package to version."""
+
+    def write(self, path: str | Path) -> None:
+        """Write the results as JSON; a reader sees the old file or the new one, never half of one."""
+        text = json.dumps(_finite_or_null({"schema": SCHEMA, **asdict(self)}), ensure_ascii=False, indent=2)
+        write_atomic(path, text + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> RunResults:
+        """Read ``metrics.json``.
+
+        Raises:
+            UserError: no such file, no JSON, or a field that is missing or of another type. It names file and field.
+        """
+        path = Path(path)
+        content = _parse_json(_read_text(path), str(path))
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected an object with the results of a run, not {_kind(content)}")
+        if content.get("schema") != SCHEMA:
+            raise UserError(
+                f"{path}: schema is {content.get('schema')!r}, this version reads {SCHEMA}. "
+                "Was it written by rlhf-train, or by another version of it?"
+            )
+        fields = _Fields(content, str(path))
+        results = cls(
+            task=fields.text("task"),
+            seed=fields.optional("seed", int),
+            status=fields.text("status"),
+            stages=fields.texts("stages"),
+            objective=fields.optional("objective", str),
+            policies=[
+                PolicyResult(policy.text("name"), policy.optional("model", str), policy.numbers("metrics"))
+                for policy in fields.objects("policies")
+            ],
+            directions=fields.optional("directions", dict) or {},
+            columns={group: fields.inside("columns").texts(group) for group in COLUMN_GROUPS},
+            reward_model=None if content.get("reward_model") is None else fields.numbers("reward_model"),
+            seconds=fields.numbers("seconds"),
+            notes=fields.texts("notes"),
+            versions={name: str(version) for name, version in (fields.optional("versions", dict) or {}).items()},
+        )
+        if results.status not in STATUSES:
+            raise UserError(f"{path}: status is {results.status!r}, expected one of {', '.join(STATUSES)}")
+        for name, direction in results.directions.items():
+            if direction not in DIRECTIONS:
+                raise UserError(f"{path}: directions.{name} is {direction!r}, expected max, min or null")
+        return results
+
+
+@dataclass
+class Sample:
+    """One held-out row with what each policy made of it."""
+
+    id: int | str
+    prompt: str
+    references: list[str] = field(default_factory=list)
+    completions: dict[str, str] = field(default_factory=dict)
+    """Policy name to its completion."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Policy name to the scores of its completion by name."""
+
+
+def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
+    """Write ``samples.jsonl``, one row a line, whole or not at all."""
+    write_atomic(path, "".join(json.dumps(_finite_or_null(asdict(row)), ensure_ascii=False) + "\n" for row in samples))
+
+
+def read_samples(path: str | Path) -> list[Sample]:
+    """Read ``samples.jsonl``; an empty list where there is none, as in a run that was stopped early.
+
+    Raises:
+        UserError: a line that is no row. It names file, line and field.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    samples = []
+    # Not splitlines(): it would also split at U+2028 and its like, which JSON leaves unescaped inside a string.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        content = _parse_json(line, place)
+        if not isinstance(content, dict):
+            raise UserError(f"{place}: expected an object, not {_kind(content)}")
+        row = _Fields(content, place)
+        completions = row.inside("completions")
+        scores = row.inside("scores")
+        samples.append(
+            Sample(
+                id=content.get("id", number - 1),
+                prompt=row.text("prompt"),
+                references=row.texts("references"),
+                completions={name: completions.text(name) for name in completions.content},
+                scores={name: scores.numbers(name) for name in scores.content},
+            )
+        )
+    return samples
+
+
+def write_atomic(path: str | Path, text: str) -> None:
+    """Write a text file by way of one beside it, so that a kill in between leaves the old content."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # A lone surrogate, which a byte-level tokenizer can give, has no UTF-8; as an escape JSON reads it back.
+        beside.write_bytes(text.encode("utf-8", "backslashreplace"))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _parse_json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{place}: no valid JSON ({error})") from None
+
+
+def _finite_or_null(value: Any) -> Any:
+    """The value with null for nan and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+@dataclass
+class _Fields:
+    """Typed access to a JSON object, with errors that name the place."""
+
+    content: dict[str, Any]
+    place: str
+
+    def _wrong(self, name: str, expected: str) -> UserError:
+        found = _kind(self.content[name]) if name in self.content else "nothing"
+        return UserError(f"{self.place}: {name}: expected {expected}, found {found}")
+
+    def text(self, name: str) -> str:
+        value = self.content.get(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def optional(self, name: str, kind: type) -> Any:
+        value = self.content.get(name)
+        if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+            return value
+        raise self._wrong(name, {int: "a whole number", str: "a string", dict: "an object"}[kind])
+
+    def texts(self, name: str) -> list[str]:
+        value = self.content.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, "a list of strings")
+        return value
+
+    def objects(self, name: str) -> list[_Fields]:
+        value = self.content.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self._wrong(name, "a list of objects")
+        return [_Fields(item, f"{self.place}: {name}[{i}]") for i, item in enumerate(value)]
+
+    def inside(self, name: str) -> _Fields:
+        return _Fields(self.optional(name, dict) or {}, f"{self.place}: {name}")
+
+    def numbers(self, name: str) -> dict[str, float]:
+        fields = self.inside(name)
+        numbers = {}
+        for key, value in fields.content.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise fields._wrong(key, "a number or null")
+            numbers[key] = math.nan if value is None else float(value)
+        return numbers

@@ -1,0 +1,197 @@
+"""The report on the screen: the results table, a few samples, and where the rest lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.report.results import RunResults, Sample, read_samples
+from rlhf_lightning.report.summary import (
+    GROUP_TITLES,
+    Column,
+    cautions,
+    clean,
+    headline,
+    number,
+    result_columns,
+    stage_title,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+TEXT_LIMIT = 300
+"""Characters of a sample's text that the screen shows; the page shows all."""
+
+SIDE_BY_SIDE = 22
+"""Terminal cells a column of text needs; with fewer the texts are stacked."""
+
+DROP_ORDER = ("guardrails", "task", "reward")
+
+
+def results_table(results: RunResults, width: int = 120) -> Table:
+    """One row a policy, the metrics in groups, the best value of each metric that has a better direction in bold.
+
+    A table wider than ``width`` loses columns, from the last guardrail on, and never the objective. Its caption names
+    them.
+    """
+    columns = result_columns(results)
+    dropped: list[str] = []
+    table = _build_table(results, columns, dropped)
+    while _cells(table) > width and len(columns) > 1:
+        candidates = [
+            column
+            for group in DROP_ORDER
+            for column in reversed(columns)
+            if column.group == group and column.name != results.objective
+        ]
+        if not candidates:
+            break
+        columns.remove(candidates[0])
+        dropped.insert(0, clean(candidates[0].name))
+        table = _build_table(results, columns, dropped)
+    return table
+
+
+def _build_table(results: RunResults, columns: Sequence[Column], dropped: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    caption = Text(f"No room for {', '.join(dropped)}: see report.html") if dropped else None
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left", header_style="")
+    table.add_column(Text("\npolicy"), no_wrap=True)
+    group = None
+    for column in columns:
+        # A group's title stands above its first column, and a blank at its left sets it apart.
+        title = GROUP_TITLES[column.group] if column.group != group else ""
+        group = column.group
+        header = Text(f"{title}\n", style="dim").append(
+            column.header, style="not dim bold" if column.name == results.objective else "not dim"
+        )
+        table.add_column(header, justify="right", no_wrap=True)
+    for i, policy in enumerate(results.policies):
+        cells = [Text(column.text(i), style="bold" if i in column.best else "") for column in columns]
+        table.add_row(Text(clean(policy.name)), *cells)
+    return table
+
+
+def _cells(table: Table) -> int:
+    """The terminal cells that the table takes where it may take any number."""
+    from rich.console import Console
+
+    console = Console(width=10_000)
+    caption, table.caption = table.caption, None
+    try:
+        return console.measure(table).maximum
+    finally:
+        table.caption = caption
+
+
+def samples_table(samples: Sequence[Sample], n: int = 3, width: int = 120) -> Table:
+    """The first n samples: prompt, reference and every policy's completion with its scores.
+
+    Side by side where each text has room for it, else one below the other.
+    """
+    from rich import box
+    from rich.table import Table
+
+    shown = list(samples)[:n]
+    policies = list(dict.fromkeys(name for sample in shown for name in sample.completions))
+    titles = ["prompt", "reference", *(clean(name) for name in policies)]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=True, expand=True)
+    if width >= SIDE_BY_SIDE * len(titles):
+        for title in titles:
+            table.add_column(_plain(title), ratio=1, overflow="fold")
+        for sample in shown:
+            table.add_row(*_sample_cells(sample, policies))
+        return table
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for sample in shown:
+        for title, cell in zip(titles, _sample_cells(sample, policies), strict=True):
+            table.add_row(_plain(title), cell, end_section=title == titles[-1])
+    table.show_lines = False
+    return table
+
+
+def _plain(text: str) -> object:
+    """Text that rich prints as it stands: no markup, no emoji codes, no highlighting."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _sample_cells(sample: Sample, policies: Sequence[str]) -> list:
+    from rich.text import Text
+
+    cells = [Text(_short(sample.prompt)), Text("\n".join(_short(text) for text in sample.references[:2]))]
+    for name in policies:
+        cell = Text(_short(sample.completions.get(name, "")))
+        scores = sample.scores.get(name, {})
+        if scores:
+            cell.append("\n" + "  ".join(f"{clean(key)} {number(value, 2)}" for key, value in scores.items()), "dim")
+        cells.append(cell)
+    return cells
+
+
+def _short(text: str) -> str:
+    text = clean(text).strip()
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1].rstrip() + "…"
+
+
+def print_report(run_dir: str | Path, console: Console | None = None, n_samples: int = 3) -> None:
+    """Print a run's results, a few samples, the notes, and the paths of its folder and page.
+
+    Raises:
+        UserError: the folder holds no readable ``metrics.json``, or a malformed ``samples.jsonl``.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    run_dir = Path(run_dir)
+    results = RunResults.read(run_dir / "metrics.json")
+    console.print()
+    seed = "" if results.seed is None else f", seed {results.seed}"
+    console.print(Text(clean(f"{results.task}{seed}"), style="dim"))
+    console.print(Text(headline(results), style="bold"))
+    for caution in cautions(results):
+        console.print(Text(caution, style="yellow"))
+    if results.policies:
+        console.print(results_table(results, console.width))
+    if results.reward_model:
+        console.print(Text(_reward_model_line(results.reward_model)))
+    samples = read_samples(run_dir / "samples.jsonl")
+    if samples and n_samples:
+        console.print(samples_table(samples, n_samples, console.width))
+    for note in results.notes:
+        console.print(Text(f"Note: {clean(note)}", style="dim"))
+    if results.seconds:
+        times = ", ".join(f"{stage_title(clean(name))} {duration(value)}" for name, value in results.seconds.items())
+        console.print(Text(f"Time: {times}", style="dim"))
+    # Paths stay on one line, so that they can be copied and clicked.
+    console.print(Text(f"Run folder: {run_dir}"), soft_wrap=True)
+    page = run_dir / "report.html"
+    console.print(Text(f"Report: {page}" if page.exists() else f"Report: none written at {page}"), soft_wrap=True)
+
+
+def _reward_model_line(measures: dict[str, float]) -> str:
+    names = {"accuracy": "Reward model: accuracy", "longer_wins": "longer-wins baseline"}
+    ordered = sorted(measures.items(), key=lambda item: list(names).index(item[0]) if item[0] in names else len(names))
+    return ", ".join(f"{names.get(name, clean(name))} {number(value, 3)}" for name, value in ordered)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(61.2), duration(4.31), duration(7380)
+    ('1 min 1 s', '4.3 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,108 @@
+"""Rewards that need no model: metrics, a user's own function, a constant."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning import metrics
+from rlhf_lightning.errors import UserError
+
+
+class Reward(Protocol):
+    """What every reward is: a callable over a batch of texts."""
+
+    def __call__(
+        self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
+    ) -> Tensor:
+        """One finite number a sample: (b,)."""
+        ...
+
+
+class ConstantReward:
+    """The same number for every sample: the control with which no metric may improve."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def __call__(
+        self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
+    ) -> Tensor:
+        """(b,) filled with the constant."""
+        return torch.full((len(completions),), float(self.value))
+
+
+SENTENCE_METRICS: dict[str, Callable[..., float]] = {
+    "bleu": metrics.sentence_bleu,
+    "chrf": metrics.sentence_chrf,
+    "ter": metrics.sentence_ter,
+    "rouge1": partial(metrics.sentence_rouge, kind="rouge1"),
+    "rouge2": partial(metrics.sentence_rouge, kind="rouge2"),
+    "rougeL": partial(metrics.sentence_rouge, kind="rougeL"),
+    "exact_match": metrics.exact_match,
+    "token_f1": metrics.token_f1,
+    "label_accuracy": metrics.label_match,
+}
+"""Metrics of one completion against its references."""
+
+
+class MetricReward:
+    """A task metric of each completion, as a reward.
+
+    Args:
+        metric: one of `SENTENCE_METRICS`.
+        scale: what the metric is multiplied by (0.01 brings sacrebleu's 0-100 to 0-1; negative for `ter`).
+        options: passed to the metric function, such as ``tokenize: zh``.
+
+    Raises:
+        UserError: for another metric.
+    """
+
+    def __init__(self, metric: str, scale: float = 1.0, options: dict[str, Any] | None = None) -> None:
+        if metric not in SENTENCE_METRICS:
+            raise UserError(f"there is no metric reward {metric!r}; there are {', '.join(SENTENCE_METRICS)}")
+        self.function, self.scale, self.options = SENTENCE_METRICS[metric], scale, dict(options or {})
+
+    def __call__(
+        self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
+    ) -> Tensor:
+        """(b,) the scaled metric of each completion against its own references."""
+        return torch.tensor(
+            [self.scale * self.function(c, r, **self.options) for c, r in zip(completions, references, strict=True)]
+        )
+
+
+class FunctionReward:
+    """A Python function, found by its dotted path, as a reward.
+
+    Args:
+        path: such as ``my_package.rewards.politeness``; the function has the signature of `Reward` and may return
+            any sequence of numbers.
+
+    Raises:
+        UserError: if there is no such function.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        module, _, name = path.rpartition(".")
+        try:
+            self.function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"cannot find the reward function {path!r}: {error}. It must be importable: install its package, or "
+                "put its folder on PYTHONPATH."
+            ) from error
+        if not callable(self.function):
+            raise UserError(f"{path!r} is not a function")
+
+    def __call__(
+        self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
+    ) -> Tensor:
+        """(b,) what the function returns."""
+        return torch.as_tensor(self.function(prompts, completions, references, meta), dtype=torch.float32)

@@ -1,0 +1,129 @@
+"""One round of experience."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlhf_lightning.algorithms import token_logprobs
+from rlhf_lightning.data.batches import Batch, PromptBatch
+from rlhf_lightning.models.generation import Sampling
+from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.rewards.mix import RewardMix
+
+
+class Critic(Protocol):
+    """Gives (b, r) values of the response tokens' states."""
+
+    def __call__(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
+    ) -> Tensor:
+        """Values of the states in which the response tokens were chosen."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout(Batch):
+    """Sampled responses and all that the update needs of them; made without gradients.
+
+    Attributes:
+        prompt_ids, prompt_mask: (b, p), as in `PromptBatch`.
+        response_ids: (b, r) int64, padded on the right.
+        response_mask: (b, r) bool, true up to and including the first end-of-sequence token.
+        logprobs: (b, r) of the response tokens under the policy that drew them, at the sampling temperature.
+        ref_logprobs: (b, r) likewise under the reference; equal to ``logprobs`` where there is none.
+        values: (b, r) of the critic.
+        scores: (b,) weighted sum of the rewards, before any penalty.
+        ended: (b,) bool, the response has an end-of-sequence token.
+        rewards: each reward by its name, (b,) each.
+        texts: the b responses, decoded.
+        seconds: time of the phases ``sample``, ``score`` and ``forward``.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    scores: Tensor
+    ended: Tensor
+    rewards: dict[str, Tensor]
+    texts: list[str]
+    seconds: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: Tensor) -> Rollout:
+        """The rows ``(k,)`` alone: their tensors, rewards and texts."""
+        index = rows.tolist()
+        taken = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        rewards = {name: values[rows] for name, values in self.rewards.items()}
+        return replace(self, **taken, rewards=rewards, texts=[self.texts[i] for i in index])
+
+
+@torch.no_grad()
+def collect(
+    batch: PromptBatch,
+    policy: Policy,
+    rewards: RewardMix,
+    sampling: Sampling,
+    reference: Reference | None,
+    critic: Critic | None,
+    forward_batch_size: int,
+) -> Rollout:
+    """Sample a response to every prompt, score it, and look at it with policy, reference and critic.
+
+    Args:
+        batch: the prompts.
+        policy: draws the responses; its own value head gives the values where ``critic`` is None.
+        rewards: score the texts.
+        sampling: how tokens are drawn. Log-probabilities are at its temperature.
+        reference: what the KL is taken against; None where there is no KL penalty.
+        critic: a critic apart from the policy.
+        forward_batch_size: rows a forward pass.
+    """
+    clock = time.perf_counter()
+    answers = policy.complete(batch, sampling)
+    seconds = {"sample": time.perf_counter() - clock}
+
+    clock = time.perf_counter()
+    scores = rewards.each(batch.rows, answers.texts, batch.prompt_ids.device)
+    seconds["score"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    logprobs, ref_logprobs, values = [], [], []
+    for start in range(0, len(batch.rows), forward_batch_size):
+        rows = slice(start, start + forward_batch_size)
+        ids = answers.ids[rows]
+        inputs = (batch.prompt_ids[rows], batch.prompt_mask[rows], ids, answers.mask[rows])
+        output = policy(*inputs, with_values=critic is None)
+        logprobs.append(token_logprobs(output.logits, ids, sampling.temperature))
+        values.append(output.values if critic is None else critic(*inputs))
+        del output
+        if reference is not None:
+            ref_logprobs.append(token_logprobs(reference.logits(*inputs), ids, sampling.temperature))
+    seconds["forward"] = time.perf_counter() - clock
+
+    mask = answers.mask
+    together = torch.cat(logprobs).masked_fill(~mask, 0.0)
+    return Rollout(
+        prompt_ids=batch.prompt_ids,
+        prompt_mask=batch.prompt_mask,
+        response_ids=answers.ids,
+        response_mask=mask,
+        logprobs=together,
+        ref_logprobs=torch.cat(ref_logprobs).masked_fill(~mask, 0.0) if reference is not None else together,
+        values=torch.cat(values).masked_fill(~mask, 0.0),
+        scores=rewards.total(scores),
+        ended=answers.ended,
+        rewards=scores,
+        texts=answers.texts,
+        seconds=seconds,
+    )

@@ -1,0 +1,134 @@
+"""Answers to held-out prompts, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from rlhf_lightning.algorithms import full_kl
+from rlhf_lightning.data.batches import PromptBatch
+from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.rows import PromptRow
+from rlhf_lightning.metrics import Guardrails
+from rlhf_lightning.models.classifier import Classifier
+from rlhf_lightning.models.generation import Completions, Sampling
+from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.rewards.mix import RewardMix
+
+
+class Sample(NamedTuple):
+    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set."""
+
+    id: int
+    row: PromptRow
+    completion: str
+
+
+class Evaluator(nn.Module):
+    """Measures the answers of a policy or classifier: task metrics, rewards, guardrails, KL.
+
+    Args:
+        metrics: task metrics by name; each has ``update(completions, references)``.
+        rewards: whose means are reported under their names.
+        sampling: how answers are drawn; greedy unless told otherwise.
+        reference: with it ``kl`` is reported: KL(policy || reference) of the whole next-token distributions, summed
+            over each answer (nats), averaged over answers.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric] | None = None,
+        rewards: RewardMix | None = None,
+        sampling: Sampling | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        super().__init__()
+        self.metrics = nn.ModuleDict(metrics or {})
+        self.guardrails = Guardrails()
+        self.rewards, self.reference = rewards, reference
+        self.sampling = sampling or Sampling(greedy=True)
+        self.means = nn.ModuleDict({name: MeanMetric() for name in [*(rewards.rewards if rewards else {}), "kl"]})
+        self.seen = 0
+
+    @torch.no_grad()
+    def step(self, policy: Policy | Classifier, batch: PromptBatch, trainer: L.Trainer) -> list[Sample]:
+        """Answer a batch, add the answers to the metrics, and return them."""
+        answers = policy.complete(batch, self.sampling)
+        keep = self._firsts(batch.ids, trainer)
+        rows, texts = [batch.rows[i] for i in keep], [answers.texts[i] for i in keep]
+        lengths, ended = answers.lengths[keep].tolist(), answers.ended[keep].tolist()
+        for metric in self.metrics.values():
+            metric.update(texts, [row.references for row in rows])
+        self.guardrails.update(texts, [transcript(row.prompt.text) for row in rows], lengths, ended)
+        if self.rewards is not None and rows:
+            for name, values in self.rewards.each(rows, texts, batch.prompt_ids.device).items():
+                self.means[name].update(values)
+        if self.reference is not None and isinstance(policy, Policy):
+            self.means["kl"].update(sequence_kl(policy, self.reference, batch, answers)[keep])
+        return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
+
+    def _firsts(self, ids: Tensor, trainer: L.Trainer) -> list[int]:
+        """Which rows of a batch are no repeats: the distributed sampler fills up the last round with rows it had."""
+        world, rank = trainer.world_size, trainer.global_rank
+        expected = [(self.seen + j) * world + rank for j in range(len(ids))]
+        self.seen += len(ids)
+        return [j for j, (i, e) in enumerate(zip(ids.tolist(), expected, strict=True)) if i == e]
+
+    def compute(self) -> dict[str, float]:
+        """All measures by name, over all ranks, and start anew."""
+        results: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            value = metric.compute()  # type: ignore[operator]
+            named = value if isinstance(value, dict) else {name: value}
+            results |= {key: float(v) for key, v in named.items()}
+            metric.reset()  # type: ignore[operator]
+        results |= {key: float(v) for key, v in self.guardrails.compute().items()}
+        self.guardrails.reset()
+        for name, mean in self.means.items():
+            if name != "kl" or self.reference is not None:
+                results[name] = float(mean.compute())  # type: ignore[operator]
+            mean.reset()  # type: ignore[operator]
+        self.seen = 0
+        return results
+
+
+def sequence_kl(policy: Policy, reference: Reference, batch: PromptBatch, answers: Completions) -> Tensor:
+    """(b,) KL(policy || reference) in nats of the next-token distributions along each answer, summed."""
+    inputs = (batch.prompt_ids, batch.prompt_mask, answers.ids, answers.mask)
+    kl = full_kl(policy(*inputs).logits, reference.logits(*inputs))
+    return kl.masked_fill(~answers.mask, 0.0).sum(1)
+
+
+class EvaluateModule(L.LightningModule):
+    """Answers the test prompts and logs every measure as ``test/<name>``.
+
+    Args:
+        policy: what answers.
+        evaluator: what measures.
+    """
+
+    def __init__(self, policy: Policy | Classifier, evaluator: Evaluator) -> None:
+        super().__init__()
+        self.policy, self.evaluator = policy, evaluator
+
+    def on_test_epoch_start(self) -> None:
+        """Inference mode of every layer."""
+        self.policy.eval()
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, list[Sample]]:
+        """Answer a batch; the samples go to the callbacks."""
+        return {"samples": self.evaluator.step(self.policy, batch, self.trainer)}
+
+    def on_test_epoch_end(self) -> None:
+        """Log the measures of all batches."""
+        self.log_dict({f"test/{name}": value for name, value in self.evaluator.compute().items()})
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
+        """Answer a batch, measuring nothing."""
+        answers = self.policy.complete(batch, self.evaluator.sampling)
+        return [Sample(int(i), row, text) for i, row, text in zip(batch.ids, batch.rows, answers.texts, strict=True)]

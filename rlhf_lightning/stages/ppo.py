@@ -1,0 +1,353 @@
+"""Proximal policy optimisation against rewards, with a KL penalty to where the policy started."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from rlhf_lightning import optim
+from rlhf_lightning.algorithms import (
+    AdaptiveKL,
+    FixedKL,
+    entropy,
+    gae,
+    kl_estimate,
+    masked_mean,
+    missing_eos_penalty,
+    policy_loss,
+    token_logprobs,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from rlhf_lightning.algorithms.kl import KLKind
+from rlhf_lightning.algorithms.rewards import MissingEOS
+from rlhf_lightning.data.batches import PromptBatch
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.models.generation import Sampling
+from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.rewards.functions import Reward
+from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rollout import Rollout, collect
+from rlhf_lightning.stages.evaluate import Evaluator, Sample
+
+
+class PPOModule(L.LightningModule):
+    """PPO (arXiv:1707.06347) as used in RLHF (arXiv:1909.08593; details in arXiv:2403.17031).
+
+    One ``training_step`` takes a batch of prompts through a whole round: sample responses, score them, estimate
+    advantages, and take ``epochs x minibatches`` optimizer steps. Optimisation is manual, so gradient clipping and
+    accumulation are set here and not in the Trainer; ``Trainer(max_steps=...)`` counts optimizer steps.
+
+    Args:
+        policy: the model to train; without ``critic`` it must have been made with ``value_head=True``.
+        rewards: named rewards, each a callable ``(prompts, completions, references, meta) -> (b,)``.
+        reward_weights: by name; 1 where a name is missing.
+        kl_coef: weight of the per-token KL penalty; 0 keeps no reference at all.
+        kl: ``fixed``, or ``adaptive`` to steer the coefficient towards ``kl_target``.
+        kl_target: sequence KL in nats that the adaptive controller aims at.
+        kl_horizon: episodes over which it moves.
+        kl_estimator: k1, k2 or k3 (`kl_estimate`).
+        epochs: passes over each round of responses.
+        minibatches: optimizer steps a pass.
+        micro_batch_size: responses in memory at once; changes speed and memory, never the result. None is all.
+        clip_range: of the probability ratio.
+        value_clip_range: of the value's move.
+        vf_coef: weight of the value loss.
+        gamma: discount.
+        lam: of the advantage estimation.
+        whiten_advantages: over the whole round, all ranks.
+        whiten_rewards: scale token rewards to unit variance, keeping their mean.
+        missing_eos: what happens to the score of a response that did not end: ``replace`` or ``subtract``.
+        missing_eos_penalty: by how much; 0 is off.
+        temperature: of sampling, and so of every log-probability here.
+        lr: peak learning rate.
+        value_lr: of the value head or critic; None is ``lr``.
+        max_grad_norm: bound of the gradient's norm; 0 is none.
+        optimizer: made of parameter groups and ``lr``.
+        schedule: made of the optimizer and the number of updates (rounds), stepped once a round.
+        critic: a model of its own for the values, made with ``value_head=True``.
+        evaluator: measures the answers to validation prompts; without one validation is skipped.
+
+    Raises:
+        UserError: for options that can't be combined.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        rewards: Mapping[str, Reward],
+        reward_weights: Mapping[str, float] | None = None,
+        kl_coef: float = 0.05,
+        kl: Literal["fixed", "adaptive"] = "fixed",
+        kl_target: float = 6.0,
+        kl_horizon: int = 10_000,
+        kl_estimator: KLKind = "k1",
+        epochs: int = 4,
+        minibatches: int = 1,
+        micro_batch_size: int | None = None,
+        clip_range: float = 0.2,
+        value_clip_range: float = 0.2,
+        vf_coef: float = 0.1,
+        gamma: float = 1.0,
+        lam: float = 0.95,
+        whiten_advantages: bool = True,
+        whiten_rewards: bool = False,
+        missing_eos: MissingEOS = "replace",
+        missing_eos_penalty: float = 1.0,
+        temperature: float = 0.7,
+        lr: float = 1e-5,
+        value_lr: float | None = None,
+        max_grad_norm: float = 1.0,
+        optimizer: optim.OptimizerFactory | Any = optim.default_optimizer,
+        schedule: optim.Schedule = optim.linear,
+        critic: Policy | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(policy, Policy):
+            raise UserError(f"PPO needs a policy that generates text, not a {type(policy).__name__}")
+        if (critic or policy).value_head is None:
+            raise UserError("PPO needs values: make the policy (or the critic) with value_head=True")
+        if kl not in ("fixed", "adaptive"):
+            raise UserError(f"ppo.kl must be fixed or adaptive, not {kl!r}")
+        if kl == "adaptive" and kl_coef == 0:
+            raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
+        if temperature <= 0:
+            raise UserError(f"ppo.temperature must be above 0, not {temperature}")
+        if epochs < 1 or minibatches < 1 or (micro_batch_size is not None and micro_batch_size < 1):
+            raise UserError("ppo.epochs, ppo.minibatches and ppo.micro_batch_size must be at least 1")
+        if missing_eos not in ("replace", "subtract"):
+            raise UserError(f"ppo.missing_eos must be replace or subtract, not {missing_eos!r}")
+        self.automatic_optimization = False
+        self.policy, self.critic, self.evaluator = policy, critic, evaluator
+        self.rewards = RewardMix(rewards, reward_weights)
+        self.reference = Reference(policy) if kl_coef else None
+        if evaluator is not None and self.reference is not None:
+            evaluator.reference = self.reference
+        self.controller = AdaptiveKL(kl_coef, kl_target, kl_horizon) if kl == "adaptive" else FixedKL(kl_coef)
+        self.kl_estimator = kl_estimator
+        self.epochs, self.minibatches, self.micro_batch_size = epochs, minibatches, micro_batch_size
+        self.clip_range, self.value_clip_range, self.vf_coef = clip_range, value_clip_range, vf_coef
+        self.gamma, self.lam = gamma, lam
+        self.whiten_advantages, self.whiten_rewards = whiten_advantages, whiten_rewards
+        self.missing_eos, self.missing_eos_penalty = missing_eos, missing_eos_penalty
+        self.sampling = Sampling(temperature=temperature)
+        self.lr, self.value_lr, self.max_grad_norm = lr, value_lr, max_grad_norm
+        self.optimizer, self.schedule = optimizer, schedule
+
+    # --- one round ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Sample, score, estimate, update."""
+        clock = time.perf_counter()
+        rollout = collect(
+            batch,
+            self.policy,
+            self.rewards,
+            self.sampling,
+            self.reference,
+            self._critic_values if self.critic is not None else None,
+            self.micro_batch_size or len(batch.rows),
+        )
+        advantages, returns, stats = self.advantages(rollout)
+        updating = time.perf_counter()
+        stats |= self.update(rollout, advantages, returns)
+        stats |= {f"seconds/{phase}": value for phase, value in rollout.seconds.items()}
+        stats["seconds/update"] = time.perf_counter() - updating
+        stats["tokens_per_second"] = float(rollout.response_mask.sum()) / (time.perf_counter() - clock)
+        stats["prompt_truncated"] = float(batch.truncated.float().mean())
+
+        kl = float(self.trainer.strategy.reduce(torch.as_tensor(stats["kl"], device=self.device), reduce_op="mean"))
+        self.controller.update(kl, len(rollout) * self.trainer.world_size)
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        self._log(stats, len(rollout))
+
+    def _critic_values(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
+    ) -> Tensor:
+        assert self.critic is not None
+        values = self.critic(prompt_ids, prompt_mask, response_ids, response_mask, with_values=True).values
+        assert values is not None
+        return values
+
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Token rewards and what they are worth.
+
+        Returns:
+            ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the round.
+        """
+        mask = rollout.response_mask
+        scores = missing_eos_penalty(rollout.scores, rollout.ended, self.missing_eos_penalty, self.missing_eos)
+        kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
+        rewards = token_rewards(scores, kl, mask, self.controller.coef)
+        total = rewards.sum(1)
+        if self.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False, all_reduce=self._sum_over_ranks)
+        advantages, returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
+        error = masked_mean((returns - rollout.values).square(), mask)
+        spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
+        log_ratio = (rollout.logprobs - rollout.ref_logprobs).masked_fill(~mask, 0.0)
+        stats: dict[str, Any] = {
+            "score": rollout.scores.mean(),
+            "score_penalised": scores.mean(),
+            "total_reward": total.mean(),
+            "non_score_reward": (total - scores).mean(),
+            "kl": log_ratio.sum(1).mean(),
+            "kl_k3": kl_estimate(rollout.logprobs, rollout.ref_logprobs, "k3").masked_fill(~mask, 0.0).sum(1).mean(),
+            "kl_coef": self.controller.coef,
+            "eos_rate": rollout.ended.float().mean(),
+            "length": mask.sum(1).float().mean(),
+            "explained_variance": 1 - error / spread.clamp(min=1e-8),
+            "values": masked_mean(rollout.values, mask),
+        }
+        stats |= {f"reward/{name}": values.mean() for name, values in rollout.rewards.items()}
+        if self.whiten_advantages:
+            advantages = whiten(advantages, mask, all_reduce=self._sum_over_ranks)
+        return advantages, returns, stats
+
+    def update(self, rollout: Rollout, advantages: Tensor, returns: Tensor) -> dict[str, Any]:
+        """Take ``epochs x minibatches`` optimizer steps on a round of experience.
+
+        The losses are means over all tokens of a minibatch, over all ranks: each micro-batch is weighted by its share
+        of them, so that the gradient doesn't depend on how a minibatch is split.
+
+        Returns:
+            Statistics: token-weighted means over all steps; ``logprob_gap``, the largest difference between the
+            log-probabilities at sampling and at the first step (0 but for rounding); and ``grad_norm``.
+
+        Raises:
+            UserError: if there are fewer responses than minibatches.
+        """
+        if len(rollout) < self.minibatches:
+            raise UserError(
+                f"ppo.minibatches={self.minibatches} needs at least as many responses; there are {len(rollout)}"
+            )
+        optimizer = self.optimizers()
+        world = self.trainer.world_size
+        sums: dict[str, Tensor | float] = defaultdict(float)
+        gap = torch.zeros((), device=self.device)
+        for epoch in range(self.epochs):
+            order = torch.randperm(len(rollout), device=self.device)
+            for step, rows in enumerate(order.tensor_split(self.minibatches)):
+                tokens = rollout.response_mask[rows].sum()
+                global_tokens = self._sum_over_ranks(tokens.float())
+                parts = rows.split(self.micro_batch_size or len(rows))
+                for i, part in enumerate(parts):
+                    mask = rollout.response_mask[part]
+                    # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
+                    share = mask.sum() * world / global_tokens
+                    loss, stats, logprobs = self._loss(rollout, advantages, returns, part)
+                    if i + 1 < len(parts):
+                        with self.trainer.strategy.block_backward_sync():  # type: ignore[attr-defined]
+                            self.manual_backward(loss * share)
+                    else:
+                        self.manual_backward(loss * share)
+                    if epoch == 0 and step == 0:
+                        change = (logprobs - rollout.logprobs[part]).masked_fill(~mask, 0.0)
+                        gap = torch.maximum(gap, change.abs().max())
+                    for name, value in stats.items():
+                        sums[name] = sums[name] + value * mask.sum() / tokens
+                if self.max_grad_norm:
+                    self.clip_gradients(
+                        optimizer,  # type: ignore[arg-type]
+                        gradient_clip_val=self.max_grad_norm,
+                        gradient_clip_algorithm="norm",
+                    )
+                optimizer.step()  # type: ignore[union-attr]
+                optimizer.zero_grad()  # type: ignore[union-attr]
+        steps = self.epochs * self.minibatches
+        return {name: value / steps for name, value in sums.items()} | {"logprob_gap": gap}
+
+    def _loss(
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss of some responses (mean over their tokens), its statistics, and the log-probabilities (k, r)."""
+        # Columns that are padding in all of these rows would only be computed for nothing.
+        width = int(rollout.response_mask[rows].sum(1).max())
+        start = rollout.prompt_mask.shape[1] - int(rollout.prompt_mask[rows].sum(1).max())
+        left = self.policy.kind == "causal"
+        prompts = slice(start, None) if left else slice(None, rollout.prompt_mask.shape[1] - start)
+        ids, mask = rollout.response_ids[rows, :width], rollout.response_mask[rows, :width]
+        inputs = (rollout.prompt_ids[rows, prompts], rollout.prompt_mask[rows, prompts], ids, mask)
+        output = self.policy(*inputs, with_values=self.critic is None)
+        values = output.values if self.critic is None else self._critic_values(*inputs)
+        logprobs = token_logprobs(output.logits, ids, self.sampling.temperature)
+        policy_part, policy_stats = policy_loss(
+            logprobs, rollout.logprobs[rows, :width], advantages[rows, :width], mask, self.clip_range
+        )
+        value_part, value_stats = value_loss(
+            values, rollout.values[rows, :width], returns[rows, :width], mask, self.value_clip_range
+        )
+        loss = policy_part + self.vf_coef * value_part
+        with torch.no_grad():
+            spread = masked_mean(entropy(output.logits, self.sampling.temperature), mask)
+        stats = {
+            "loss": loss.detach(),
+            "policy_loss": policy_part.detach(),
+            "value_loss": value_part.detach(),
+            "entropy": spread,
+            "value_clip_fraction": value_stats["clip_fraction"],
+            **policy_stats,
+        }
+        whole = torch.zeros(len(rows), rollout.response_mask.shape[1], device=logprobs.device)
+        whole[:, :width] = logprobs.detach()
+        return loss, stats, whole
+
+    def _sum_over_ranks(self, x: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(x, reduce_op="sum") if self.trainer.world_size > 1 else x  # type: ignore[return-value]
+
+    def _log(self, stats: Mapping[str, Any], size: int) -> None:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        for name, value in {**stats, "lr": rate}.items():
+            shown = name in ("score", "kl", "length")
+            self.log(
+                f"ppo/{name}", float(value), prog_bar=shown, batch_size=size, sync_dist=self.trainer.world_size > 1
+            )
+
+    # --- validation, optimizer, checkpoint ---------------------------------------------------------------------------
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, list[Sample]] | None:
+        """Answer held-out prompts; the samples go to the callbacks."""
+        if self.evaluator is None:
+            return None
+        return {"samples": self.evaluator.step(self.policy, batch, self.trainer)}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the measures of all batches as ``ppo/val/<measure>``."""
+        if self.evaluator is not None:
+            self.log_dict({f"ppo/val/{name}": value for name, value in self.evaluator.compute().items()})
+
+    @property
+    def updates(self) -> int:
+        """Rounds of the whole training, from the Trainer's limits."""
+        batches = self.trainer.estimated_stepping_batches  # in manual mode Lightning counts a step for each batch
+        if self.trainer.max_steps > 0:
+            return max(self.trainer.max_steps // (self.epochs * self.minibatches), 1)
+        return int(batches)
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with two groups: the policy's trunk, and whatever gives the values."""
+        head = list((self.critic or self.policy.value_head).parameters())  # type: ignore[union-attr]
+        heads = {id(p) for p in head}
+        trunk = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in heads]
+        groups = [
+            {"params": trunk, "lr": self.lr},
+            {"params": [p for p in head if p.requires_grad], "lr": self.value_lr or self.lr},
+        ]
+        optimizer = self.optimizer(groups, lr=self.lr)
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.updates)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The KL coefficient belongs to the state of the run."""
+        checkpoint["kl_controller"] = self.controller.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.controller.load_state_dict(checkpoint["kl_controller"])

@@ -1,0 +1,97 @@
+"""Learning a reward from preferences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from rlhf_lightning import optim
+from rlhf_lightning.algorithms import pairwise_loss
+from rlhf_lightning.data.batches import PairBatch
+from rlhf_lightning.models.reward_model import RewardModel
+
+
+class RewardModule(L.LightningModule):
+    """The Bradley-Terry loss on pairs of completions.
+
+    Logs ``reward/loss`` and ``reward/accuracy``; after each validation ``reward/val/accuracy``, beside it
+    ``reward/val/longer_wins`` (how often the longer completion was preferred: the rule to beat; a tie counts one half),
+    ``reward/val/accuracy_chosen_longer`` and ``_shorter``, and ``reward/val/calibration_error``: the mean difference
+    between the predicted probability of the preference and its frequency, in ten bins of confidence.
+
+    Args:
+        model: the reward model to train.
+        lr: peak learning rate.
+        optimizer: made of the parameters and ``lr``.
+        schedule: made of the optimizer and the number of steps.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        lr: float = 1e-5,
+        optimizer: optim.OptimizerFactory | Any = optim.default_optimizer,
+        schedule: optim.Schedule = optim.cosine,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
+        names = ("loss", "accuracy", "longer_wins", "accuracy_chosen_longer", "accuracy_chosen_shorter")
+        self.means = torch.nn.ModuleDict({name: MeanMetric(nan_strategy="ignore") for name in names})
+        self.register_buffer("bins", torch.zeros(3, 10), persistent=False)  # pairs, confidence, right: ten bins each
+
+    def _gaps(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        scores = self.model(batch.input_ids, batch.mask, batch.type_ids)
+        chosen, rejected = scores.chunk(2)
+        return chosen, rejected
+
+    def on_fit_start(self) -> None:
+        """Training mode (dropout is 0 all the same)."""
+        self.model.train()
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        loss, stats = pairwise_loss(*self._gaps(batch), batch.margin, batch.weight)
+        size = len(batch.weight)
+        self.log("reward/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log("reward/accuracy", stats["accuracy"], prog_bar=True, batch_size=size)
+        self.log("reward/gap", stats["gap"], batch_size=size)
+        self.log("reward/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        return loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Add held-out pairs to the measures."""
+        chosen, rejected = self._gaps(batch)
+        gap = chosen - rejected
+        right = (gap > 0).float() + 0.5 * (gap == 0).float()
+        chosen_length, rejected_length = batch.lengths.chunk(2)
+        longer = (chosen_length > rejected_length).float() + 0.5 * (chosen_length == rejected_length).float()
+        self.means["loss"].update(-torch.nn.functional.logsigmoid(gap))
+        self.means["accuracy"].update(right)
+        self.means["longer_wins"].update(longer)
+        self.means["accuracy_chosen_longer"].update(right[longer == 1])
+        self.means["accuracy_chosen_shorter"].update(right[longer == 0])
+        confidence = torch.sigmoid(gap.abs())  # 0.5 to 1
+        where = ((confidence - 0.5) * 20).long().clamp(max=9)
+        for i, values in enumerate((torch.ones_like(right), confidence, right)):
+            self.bins[i].index_add_(0, where, values)  # type: ignore[index]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the measures of all batches."""
+        results = {name: float(mean.compute()) for name, mean in self.means.items() if mean.weight > 0}  # type: ignore[operator]
+        for mean in self.means.values():
+            mean.reset()  # type: ignore[operator]
+        pairs, confidence, right = self.trainer.strategy.reduce(self.bins.clone(), reduce_op="sum")
+        self.bins.zero_()  # type: ignore[operator]
+        results["calibration_error"] = float((confidence - right).abs().sum() / pairs.sum().clamp(min=1))
+        self.log_dict({f"reward/val/{name}": value for name, value in results.items()})
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, with a schedule that moves every step."""
+        optimizer = self.optimizer([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
+        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
