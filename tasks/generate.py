@@ -86,8 +86,9 @@ def judge(rng: random.Random, first: tuple[str, float], second: tuple[str, float
     `sigmoid((gold_first - gold_second) / (noise * temperature))`.
     """
     annotator = pick(rng, list(ANNOTATORS))
-    odds = math.exp((second[1] - first[1]) / (noise * ANNOTATORS[annotator]))
-    chosen, rejected = (first, second) if rng.random() < 1 / (1 + odds) else (second, first)
+    advantage = (first[1] - second[1]) / (noise * ANNOTATORS[annotator])
+    sigmoid = (1 + math.tanh(advantage / 2)) / 2
+    chosen, rejected = (first, second) if rng.random() < sigmoid else (second, first)
     return {"chosen": chosen[0], "rejected": rejected[0], "annotator": annotator}
 
 

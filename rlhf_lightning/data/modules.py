@@ -191,7 +191,7 @@ class PromptDataModule(_PromptValidation):
         seed: int = 0,
     ) -> None:
         super().__init__(validation, codec, eval_batch_size)
-        if len(train) < batch_size:
+        if 0 < len(train) < batch_size:
             raise UserError(
                 f"{len(train)} prompts are fewer than one batch of {batch_size}: lower ppo.loader.batch_size"
             )

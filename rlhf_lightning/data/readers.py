@@ -119,7 +119,7 @@ def _undecodable(path: Path, encoding: str) -> UserError:
         except UnicodeDecodeError as error:
             return UserError(
                 f"{path.name}, line {number}: byte {error.object[error.start]:#04x} is not "
-                f"{encoding.removesuffix('-sig')}. Say the file's encoding, such as data.encoding=latin-1, or convert it."
+                f"{encoding.removesuffix('-sig')}. Say the file's encoding, as in data.encoding=latin-1."
             )
     return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
 

@@ -35,6 +35,8 @@ from rlhf_lightning.models.saving import write_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rlhf_lightning.models.reward_model import RewardModel
+
 
 class PolicyOutput(NamedTuple):
     """What the policy says of the response tokens.
@@ -144,6 +146,29 @@ class Policy(nn.Module):
             )
         wrapped = add_lora(model, spec.lora, "CAUSAL_LM" if kind == "causal" else "SEQ_2_SEQ_LM")
         return cls(wrapped, codec, value_head, spec.lora)
+
+    @classmethod
+    def critic_from(cls, reward_model: RewardModel) -> Policy:
+        """A critic with a reward model's trunk, whose value of a last token is that model's score of the whole text.
+
+        Raises:
+            UserError: if the reward model is no decoder, so that it has no value for each token.
+        """
+        from transformers import AutoModelForCausalLM
+
+        if reward_model.kind != "causal":
+            raise UserError(f"a critic is made from a causal reward model; this one is {reward_model.kind}")
+        scorer = reward_model.model.get_base_model() if has_adapter(reward_model.model) else reward_model.model  # type: ignore[operator]
+        model = AutoModelForCausalLM.from_config(scorer.config)
+        model.base_model.load_state_dict(copy.deepcopy(scorer.base_model).state_dict())
+        critic = cls(model, reward_model.codec, value_head=True)
+        head, std = critic.value_head, float(reward_model.std)
+        assert head is not None
+        with torch.no_grad():
+            head.weight.copy_(scorer.score.weight / std)
+            bias = 0.0 if scorer.score.bias is None else float(scorer.score.bias)
+            head.bias.fill_((bias - float(reward_model.mean)) / std)
+        return critic
 
     def save(self, folder: str | Path) -> Path:
         """Write a Hugging Face folder (safetensors, tokenizer, generation config); whole or not at all.

@@ -54,6 +54,8 @@ class Evaluator(nn.Module):
         self.sampling = sampling or Sampling(greedy=True)
         self.means = nn.ModuleDict({name: MeanMetric() for name in [*(rewards.rewards if rewards else {}), "kl"]})
         self.seen = 0
+        self.source: dict[str, Metric] = {}
+        """Which metric gave each of the measures that `compute` named."""
 
     @torch.no_grad()
     def step(self, policy: Policy | Classifier, batch: PromptBatch, trainer: L.Trainer) -> list[Sample]:
@@ -85,6 +87,7 @@ class Evaluator(nn.Module):
         for name, metric in self.metrics.items():
             value = metric.compute()  # type: ignore[operator]
             named = value if isinstance(value, dict) else {name: value}
+            self.source |= dict.fromkeys(named, metric)
             results |= {key: float(v) for key, v in named.items()}
             metric.reset()  # type: ignore[operator]
         results |= {key: float(v) for key, v in self.guardrails.compute().items()}

@@ -3,6 +3,7 @@
 `python -m rlhf_lightning.tasks.qa.make_data` rewrites the committed files byte for byte.
 """
 
+import itertools
 import random
 from pathlib import Path
 
@@ -25,12 +26,12 @@ RELATIONS = {
     "home": (
         "{name} lives in {value}.",
         "Where does {name} live?",
-        "Oslo,Madrid,Lagos,Dublin,Geneva,Lima,Cairo,Boston,Kyoto,Prague,Nairobi,Vienna",
+        "Oslo,Madrid,Lagos,Dublin,Geneva,Lima,Cairo,Boston",
     ),
     "job": (
         "{name} works as a {value}.",
         "What is the job of {name}?",
-        "nurse,baker,pilot,farmer,lawyer,painter,dentist,driver,tailor,plumber,gardener,judge",
+        "nurse,baker,pilot,farmer,lawyer,painter,dentist,driver",
     ),
     "pet": (
         "{name} has a {value}.",
@@ -40,7 +41,7 @@ RELATIONS = {
     "game": (
         "{name} plays {value}.",
         "What does {name} play?",
-        "tennis,chess,football,golf,hockey,rugby,handball,cricket,badminton,poker,squash,volleyball",
+        "tennis,chess,football,golf,hockey,rugby,handball,cricket",
     ),
     "drink": (
         "{name} drinks {value}.",
@@ -50,7 +51,7 @@ RELATIONS = {
 }
 VALUES = {relation: listed(values) for relation, (_, _, values) in RELATIONS.items()}
 UNANSWERABLE_SHARE = 0.2
-SAME_RELATION_SHARE = 0.2
+SAME_RELATION_SHARE = 0.08
 """Share of passages that tell of the other person what is asked of the one."""
 STYLES = {"span": 0.42, "sentence": 0.45, "hedged": 0.13}
 GUESS_SHARE = 0.5
@@ -61,17 +62,29 @@ Fact = tuple[str, str, str]
 
 
 def combinations(row: Row) -> list[tuple[str, ...]]:
-    """The combinations of slots in a row that tell train from held-out rows: of whom which value is told."""
-    found = []
+    """The combinations of slots in a row that tell train from held-out rows: values told of the same person."""
+    told: dict[str, list[str]] = {}
     for sentence in row["context"].removesuffix(".").split(". "):
         name, rest = sentence.split(" ", 1)
-        found += [(name, value) for values in VALUES.values() for value in values if rest.endswith(f" {value}")]
-    return found
+        told.setdefault(name, []).extend(
+            value for values in VALUES.values() for value in values if rest.endswith(f" {value}")
+        )
+    return [tuple(sorted(pair)) for values in told.values() for pair in itertools.combinations(values, 2)]
 
 
-def draw_value(rng: random.Random, name: str, relation: str, held_out: bool) -> str:
-    """A value for this person on the wanted side of the hold-out."""
-    return pick(rng, [value for value in VALUES[relation] if is_held_out(name, value) == held_out])
+def draw_facts(rng: random.Random, name: str, relations: list[str], held_out: bool) -> list[Fact]:
+    """Facts on a person, each pair of values on the wanted side of the hold-out; fewer where there is no such value."""
+    values: list[str] = []
+    for relation in relations:
+        fitting = [
+            value
+            for value in VALUES[relation]
+            if all(is_held_out(*sorted([value, earlier])) == held_out for earlier in values)
+        ]
+        if not fitting:
+            break
+        values.append(pick(rng, fitting))
+    return [(name, relation, value) for relation, value in zip(relations, values, strict=False)]
 
 
 def tell(fact: Fact) -> str:
@@ -84,31 +97,24 @@ def draw_passage(rng: random.Random, held_out: bool) -> Row:
     """A passage with a question: the columns `context`, `question` and `answers`, and the fact asked for."""
     while True:
         name, second = pick_distinct(rng, NAMES, 2)
-        relations = pick_distinct(rng, list(RELATIONS), 5)
-        asked = relations[0]
+        asked, *others = pick_distinct(rng, list(RELATIONS), len(RELATIONS))
         answerable = rng.random() >= UNANSWERABLE_SHARE
-        shared = rng.random() < SAME_RELATION_SHARE
-        count = 4 + int(rng.random() * 2)
-        try:
-            about = {relation: (name, relation, draw_value(rng, name, relation, held_out)) for relation in relations}
-            facts = [about[relation] for relation in (relations[:2] if answerable else relations[1:3])]
-            facts += [
-                (second, relation, draw_value(rng, second, relation, held_out)) for relation in relations[3:count]
-            ]
-            if shared:
-                facts.append((second, asked, draw_value(rng, second, asked, held_out)))
-        except IndexError:
-            continue
-        if len({value for _, _, value in facts}) == len(facts):
+        of_second = others[2 : 3 + int(rng.random() * 2)]
+        if rng.random() < SAME_RELATION_SHARE:
+            of_second = [asked, *of_second]
+        first_facts = draw_facts(rng, name, [asked, others[0]] if answerable else others[:2], held_out)
+        second_facts = draw_facts(rng, second, of_second, held_out)
+        facts = first_facts + second_facts
+        if len({value for *_, value in facts}) == 2 + len(of_second):
             break
-    first_told = pick_distinct(rng, [fact for fact in facts if fact[0] == name], 2)
-    then_told = pick_distinct(rng, [fact for fact in facts if fact[0] == second], len(facts) - 2)
-    told = [*first_told, *then_told] if rng.random() < 0.5 else [*then_told, *first_told]
+    value = first_facts[0][2] if answerable else pick(rng, VALUES[asked])
+    groups = [pick_distinct(rng, facts, len(facts)) for facts in (first_facts, second_facts)]
+    told = [fact for group in pick_distinct(rng, groups, 2) for fact in group]
     return {
         "context": " ".join(tell(fact) for fact in told),
         "question": RELATIONS[asked][1].format(name=name),
-        "answers": [about[asked][2]] if answerable else [],
-        "asked": (name, asked, about[asked][2]),
+        "answers": [value] if answerable else [],
+        "asked": (name, asked, value),
         "told": told,
     }
 

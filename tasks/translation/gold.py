@@ -39,12 +39,12 @@ def score_one(completion: str, words: list[str]) -> float:
         sort = "end" if word == words[-1] else "grammar" if word in GRAMMAR else "content"
         for character in word:
             worth[character] = max(worth.get(character, 0.0), WEIGHTS[sort] / len(word))
-    scores = []
-    targets = [(target, 1.0) for target in translations(words)] + [(english_order(words), ENGLISH_ORDER)]
-    for target, factor in targets:
-        recall, precision = ordered_overlap(characters, target, [worth[character] for character in target])
-        scores.append(factor * (recall * precision) ** 3)
-    return max(scores)
+    best = 0.0
+    for target, factor in [*((order, 1.0) for order in translations(words)), (english_order(words), ENGLISH_ORDER)]:
+        if factor > best:
+            recall, precision = ordered_overlap(characters, target, [worth[character] for character in target])
+            best = max(best, factor * (recall * precision) ** 3)
+    return best
 
 
 def score(prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict]) -> torch.Tensor:

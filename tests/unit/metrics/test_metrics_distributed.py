@@ -10,7 +10,8 @@ import torch.multiprocessing as mp
 from rlhf_lightning.metrics import BLEU, ROUGE, TER, ChrF, ExactMatch, Guardrails, LabelAccuracy, LabelF1, TokenF1
 
 LABELS = ["positive", "negative"]
-COMPLETIONS = ["the cat sat on the mat", "a dog", "猫坐在垫子上", "", "positive and negative words here"]
+# Rows 0 and 1 share words: ranks that hash them differently count too many distinct ones.
+COMPLETIONS = ["the cat sat on the mat", "the cat", "猫坐在垫子上", "", "positive and negative words here"]
 REFERENCES = [
     ["the cat sat on a mat", "a cat"],
     ["the dog barked"],
@@ -33,6 +34,7 @@ SCHEDULES = {
 def metrics():
     return {
         "bleu": BLEU(),
+        "bleu-one-reference": BLEU(),
         "bleu-zh": BLEU(tokenize="zh", smooth_method="add-k"),
         "chrf": ChrF(word_order=2),
         "ter": TER(),
@@ -53,6 +55,8 @@ def update(name, metric, rows):
         metric.update(take(COMPLETIONS), *(take(column) for column in GUARD))
     elif name in ("accuracy", "label_f1"):
         metric.update(take(LABEL_TEXTS), take(GOLD))
+    elif name == "bleu-one-reference":
+        metric.update(take(COMPLETIONS), [row[:1] for row in take(REFERENCES)])
     else:
         metric.update(take(COMPLETIONS), take(REFERENCES))
 
@@ -84,6 +88,7 @@ def test_two_ranks_give_the_whole_corpus_score(tmp_path):
     mp.spawn(work, args=(tmp_path,), nprocs=2)
     expected = results([[0, 1, 2, 3, 4]])
     assert "nrefs:var" in expected["bleu/signature"]
+    assert "nrefs:1" in expected["bleu-one-reference/signature"]
     for rank in range(2):
         for schedule, values in json.loads((tmp_path / f"rank{rank}.json").read_text()).items():
             assert values == expected, (rank, schedule)  # to the last bit: the sums are whole numbers

@@ -1,0 +1,60 @@
+"""Hydra's complaints about overrides, with a hint at what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from typing import Any
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        name = f"{prefix}{key}"
+        keys.append(name)
+        value = config._get_node(key)
+        if hasattr(value, "_get_node") and type(value).__name__ == "DictConfig" and not value._is_none():
+            keys += _keys(value, f"{name}.")
+    return keys
+
+
+def explain(error: Exception) -> str:
+    """One message for a Hydra or OmegaConf error: what is wrong, and the nearest thing there is."""
+    text = str(error).strip()
+    first = text.split("\n")[0]
+    option = re.search(r"Could not override '([^']+)'", text)
+    if option:
+        return f"there is no option {option[1]!r}.{_nearest_option(option[1])}"
+    missing = re.search(r"Could not find '([^']+)'", text)
+    available = re.findall(r"^\t(\S+)", text, flags=re.MULTILINE)
+    if missing:
+        group, _, name = missing[1].rpartition("/")
+        close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
+        hint = f" Did you mean {group}={close[0]}?" if close else ""
+        choices = f" There are: {', '.join(available)}." if available else ""
+        return f"there is no {group or 'config'} {name!r}.{hint}{choices}"
+    cause = error.__cause__
+    return first if cause is None or str(cause).strip() in first else f"{first}: {str(cause).strip().splitlines()[0]}"
+
+
+def _nearest_option(name: str) -> str:
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    groups = [a for a in sys.argv[1:] if "=" in a and "." not in a.split("=")[0] and not a.startswith(("-", "+"))]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("rlhf_lightning.conf", version_base="1.3"):
+            try:
+                config = compose("train", overrides=groups)
+            except HydraException:
+                config = compose("train")
+            keys = _keys(config)
+    except Exception:  # only a hint is lost
+        return ""
+    close = difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
+    leaf = name.rpartition(".")[2]
+    close = close or [k for k in keys if k.rpartition(".")[2] in difflib.get_close_matches(leaf, [leaf], cutoff=1)][:1]
+    return f" Did you mean {close[0]!r}?" if close else " `rlhf-train --cfg job` shows all options."

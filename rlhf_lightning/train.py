@@ -1,0 +1,91 @@
+"""`rlhf-train`: compose the config, run the stages in order, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support import explain, register_resolvers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+register_resolvers()
+
+_failures: list[UserError] = []
+"""Mistakes that ended jobs of this process."""
+
+
+@hydra.main(version_base="1.3", config_path="pkg://rlhf_lightning.conf", config_name="train")
+def run(cfg: DictConfig) -> float | None:
+    """One job: the pipeline in Hydra's run folder. Returns the objective of the last policy, for sweepers."""
+    try:
+        return _job(cfg)
+    except UserError as error:
+        _failures.append(error)  # raised from here Hydra would print it in its own way, and end a sweep
+        return None
+
+
+def _job(cfg: DictConfig) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from rlhf_lightning.pipeline import run_pipeline
+
+    settings = HydraConfig.get()
+    group = Path(settings.sweep.dir).name if settings.mode.name == "MULTIRUN" else None
+    return run_pipeline(cfg, Path(settings.runtime.output_dir), group)
+
+
+def _quieten() -> None:
+    """Progress and results are ours to show; the libraries' own chatter would hide them."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Total length of.*zero.*",
+        ".*isinstance.treespec.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; mistakes of the user's end in one message and status 2."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and not as Hydra prints them
+    _quieten()
+    _failures.clear()
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(explain(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
+    return max((_fail(str(error)) for error in _failures), default=0)
+
+
+def _fail(message: str) -> int:
+    print(f"rlhf-train: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
