@@ -64,6 +64,11 @@ GUARDRAILS = {
 """Measures beside the task's own, the most telling first, and which way is better."""
 
 
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped a stage; what was learnt so far has been saved."""
 
@@ -279,7 +284,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpe
     if not texts:
         raise UserError("model=tiny trains its tokenizer on the data's text, but there is none: give data.train=FILE")
     folder = directory / "base" / "model"
-    if rank_zero_only.rank == 0:
+    if is_rank_zero():
         make_tiny(instantiate(cfg["model"]["tiny"]), texts, folder)
     return instantiate({**model, "name": str(folder)})
 
@@ -517,7 +522,7 @@ def finish_wandb(run: Run) -> None:
     if "wandb" in run.cfg["logger"]:
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def task_metrics(run: Run) -> dict[str, Any]:
@@ -628,7 +633,7 @@ def report_samples(run: Run) -> list[ReportSample]:
 
 def save_results(run: Run) -> None:
     """Write metrics.json and samples.jsonl as they stand."""
-    if rank_zero_only.rank == 0:
+    if is_rank_zero():
         run.results.write(run.dir / "metrics.json")
         write_samples(run.dir / "samples.jsonl", report_samples(run))
 
@@ -637,7 +642,7 @@ def finish(run: Run) -> None:
     """Write everything, and show it."""
     finish_wandb(run)
     save_results(run)
-    if rank_zero_only.rank == 0:
+    if is_rank_zero():
         write_report(run.dir)
         print_report(run.dir, n_samples=run.cfg["samples"])
 

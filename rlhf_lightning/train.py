@@ -39,6 +39,7 @@ def _job(cfg: DictConfig) -> float | None:
 
     from rlhf_lightning.pipeline import run_pipeline
 
+    _quieten()
     settings = HydraConfig.get()
     group = Path(settings.sweep.dir).name if settings.mode.name == "MULTIRUN" else None
     return run_pipeline(cfg, Path(settings.runtime.output_dir), group)
@@ -46,16 +47,21 @@ def _job(cfg: DictConfig) -> float | None:
 
 def _quieten() -> None:
     """Progress and results are ours to show; the libraries' own chatter would hide them."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import lightning.pytorch  # noqa: F401  (it sets its own level when imported)
+    from transformers.utils import logging as transformers_logging
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*Total length of.*zero.*",
-        ".*isinstance.treespec.*",
-        ".*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    unneeded = (
+        "does not have many workers",
+        "Total length of",
+        "in eval mode at the start",
+        "smaller than the logging",
+    )
+    for message in unneeded:
+        warnings.filterwarnings("ignore", f".*{message}.*")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and not as Hydra prints them
-    _quieten()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _failures.clear()
     try:
         run()

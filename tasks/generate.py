@@ -119,11 +119,11 @@ def compare(
         worse, better = sorted(pair, key=lambda candidate: candidate[1])
         longer = len(better[0]) - len(worse[0])
         if longer_is_better is None or longer * (1 if longer_is_better else -1) > 0:
-            return judge(rng, *pair, noise)
+            return judge(rng, pair[0], pair[1], noise)
         fallback = pair
     if fallback is None:
         raise ValueError("the candidates never differ in gold")
-    return judge(rng, *fallback, noise)
+    return judge(rng, fallback[0], fallback[1], noise)
 
 
 def build_files(

@@ -19,6 +19,10 @@ class SameCompletions(UserError):
     """A preference between two equal completions: it says nothing, and is dropped and counted."""
 
 
+class EmptyAnswer(UserError):
+    """A preference between two dialogues of which one ends without an answer: public sets have some; dropped too."""
+
+
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -56,6 +60,13 @@ class RowFormat:
             names = self.template_columns
         except ValueError as error:
             raise UserError(f"the prompt template {self.prompt!r} is malformed: {error}") from error
+        if not names or "" in names:
+            raise UserError(f"the prompt template {self.prompt!r} must name columns, as in '{{document}}'")
+        for _, name, spec, conversion in string.Formatter().parse(self.prompt):
+            if spec or conversion:
+                raise UserError(
+                    f"the prompt template {self.prompt!r} may hold only column names in braces; see {name!r}"
+                )
         if self.cut is not None and names.count(self.cut) != 1:
             raise UserError(f"cut={self.cut!r} must be a column that the template {self.prompt!r} has exactly once")
 
@@ -78,7 +89,9 @@ class RowFormat:
                 raise self._missing(record, self.references)
             return PromptRow(self._prompt(record), [], record.values)
         value = record.values[name]
-        texts = value if isinstance(value, list) and name == self.references else [value]
+        if isinstance(value, dict) and isinstance(value.get("text"), list):
+            value = value["text"]  # SQuAD as the hub has it: {"text": [...], "answer_start": [...]}
+        texts = value if isinstance(value, list) and name in (self.references, "references") else [value]
         if not texts or texts == [""] or texts == [None]:
             if self.no_answer is None:
                 raise UserError(f"{record.place}: the field {name!r} is empty; a row needs at least one reference")
@@ -162,6 +175,10 @@ class RowFormat:
 
     def _answer(self, record: Record, name: str, value: Any) -> str:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            if value[0].get("role") != "assistant":
+                raise UserError(
+                    f"{record.place}: the field {name!r} must hold one assistant message; found {value[0]!r}"
+                )
             value = value[0].get("content")  # TRL's conversational form: one assistant message
         if value == "" and self.no_answer is not None:
             value = self.no_answer
@@ -192,7 +209,8 @@ class RowFormat:
 
     def _prompt(self, record: Record) -> Prompt:
         columns, values = self.template_columns, record.values
-        if "prompt" in values and not all(c in values for c in columns):
+        as_it_is = columns == ["prompt"] and isinstance(values.get("prompt"), list)
+        if "prompt" in values and (as_it_is or not all(c in values for c in columns)):
             return Prompt(_messages(record.place, values["prompt"]) or self._text(record, "prompt", values["prompt"]))
         for column in columns:
             if column not in values:
@@ -213,7 +231,7 @@ def _messages(place: str, value: Any) -> list[Message] | None:
     if not (isinstance(value, list) and value and isinstance(value[0], dict)):
         return None
     for message in value:
-        if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
+        if not (isinstance(message, dict) and all(isinstance(message.get(k), str) for k in ("role", "content"))):
             raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {message!r}")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
@@ -234,7 +252,8 @@ def split_transcripts(place: str, chosen: str, rejected: str) -> tuple[Prompt, s
 
     Raises:
         SameCompletions: if they are equal.
-        UserError: if they have no beginning in common, or one says nothing after it.
+        EmptyAnswer: if one says nothing after the common beginning.
+        UserError: if they have no beginning in common.
     """
     if chosen == rejected:
         raise SameCompletions(f"{place}: chosen and rejected are equal")
@@ -247,10 +266,14 @@ def split_transcripts(place: str, chosen: str, rejected: str) -> tuple[Prompt, s
     end += len(marker)
     first, second = chosen[end:].strip(), rejected[end:].strip()
     if not first or not second:
-        raise UserError(f"{place}: the field {'chosen' if not first else 'rejected'!r} has an empty answer")
+        raise EmptyAnswer(f"{place}: the field {'chosen' if not first else 'rejected'!r} has an empty answer")
     parts = _TURN.split(chosen[: end - len(marker)])[1:]  # speaker, text, speaker, text, ...
     roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [
-        {"role": roles[speaker], "content": text.strip()} for speaker, text in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    turns: list[Message] = []
+    for speaker, text in zip(parts[::2], parts[1::2], strict=True):
+        if turns and turns[-1]["role"] == roles[speaker]:
+            # One speaker twice over, as a few dialogues have it: chat templates insist on alternating roles.
+            turns[-1]["content"] += f"\n\n{text.strip()}"
+        else:
+            turns.append({"role": roles[speaker], "content": text.strip()})
     return Prompt(turns), first, second

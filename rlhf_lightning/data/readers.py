@@ -7,8 +7,10 @@ import difflib
 import gzip
 import importlib.util
 import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,47 +36,90 @@ class Record:
     values: dict[str, Any]
 
 
-def read_records(source: Source, *, encoding: str = "utf-8", columns: Columns = None) -> Iterator[Record]:
+OnBad = Callable[[UserError], None]
+"""Is told of a line that can't be read; when it returns, the line is left out."""
+
+
+def _refuse(error: UserError) -> None:
+    raise error
+
+
+def read_records(
+    source: Source, *, encoding: str = "utf-8", columns: Columns = None, on_bad: OnBad = _refuse
+) -> Iterator[Record]:
     """Read rows of JSONL, JSON (also SQuAD's), CSV, TSV, Parquet (any of them gzipped), line-parallel texts, a folder
     saved by ``datasets``, or a hub data set.
 
-    TSV is read without quoting (a lone quotation mark in a sentence is just that), CSV with it.
+    TSV is read without quoting (a lone quotation mark in a sentence is just that), CSV with it. A ``.txt`` is TSV, or,
+    where its first line has no tab, one column ``text`` without a header.
 
     Args:
         source: see `Source`.
         encoding: of text files.
         columns: see `Columns`.
+        on_bad: called for each line that can't be read; as it stands, it raises the error.
 
     Raises:
         UserError: naming the file and line that can't be read, and the remedy.
     """
+    if isinstance(columns, Mapping):
+        renames = Renames(columns)
+        for record in read_records(source, encoding=encoding, on_bad=on_bad):
+            yield renames(record)
+        renames.check()
+        return
+    found = False
+
+    def bad(error: UserError) -> None:
+        nonlocal found
+        found = True  # a file of bad lines is not an empty one
+        on_bad(error)
+
     if isinstance(source, Mapping):
         records = _parallel({str(k): Path(v) for k, v in source.items()}, encoding)
     elif not isinstance(source, (str, Path)):
         for part in source:
-            yield from read_records(part, encoding=encoding, columns=columns)
+            yield from read_records(part, encoding=encoding, columns=columns, on_bad=on_bad)
         return
     elif str(source).startswith("hub:"):
         records = _hub(str(source))
     else:
         path = Path(source).expanduser()
         _check_exists(path)
-        records = _folder(path) if path.is_dir() else _file(path, encoding, columns)
-    rename = {theirs: ours for ours, theirs in columns.items()} if isinstance(columns, Mapping) else {}
-    found = False
+        records = _folder(path) if path.is_dir() else _file(path, encoding, columns, bad)
     for record in records:
         found = True
-        if rename:
-            values = {rename.get(name, name): value for name, value in record.values.items()}
-            if missing := [theirs for theirs in rename if theirs not in record.values]:
-                raise UserError(
-                    f"{record.place}: data.columns names {missing[0]!r}, but the columns are "
-                    f"{', '.join(map(str, record.values))}{_hint(missing[0], record.values)}"
-                )
-            record = Record(record.place, values)
         yield record
     if not found:
         raise UserError(f"{source}: there are no rows in it")
+
+
+class Renames:
+    """Gives a file's columns our names, and remembers which columns no record had.
+
+    Args:
+        columns: ``{our column: the file's}``; one column of the file may serve as several of ours.
+    """
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns = dict(columns)
+        self.unseen, self.known = set(self.columns.values()), dict[str, None]()
+
+    def __call__(self, record: Record) -> Record:
+        """The record under our names. Columns it lacks are passed over: preferences have no references, for one."""
+        self.unseen -= record.values.keys()
+        self.known |= dict.fromkeys(record.values)
+        ours = {ours: record.values[theirs] for ours, theirs in self.columns.items() if theirs in record.values}
+        taken = {self.columns[name] for name in ours}
+        return Record(record.place, {k: v for k, v in record.values.items() if k not in taken} | ours)
+
+    def check(self) -> None:
+        """Raise a `UserError` for a column that was in none of the records."""
+        for theirs in sorted(self.unseen):
+            raise UserError(
+                f"data.columns names {theirs!r}, which no row has; the columns are "
+                f"{', '.join(map(str, self.known))}{_hint(theirs, self.known)}"
+            )
 
 
 def _hint(name: str, known: Iterable[Any]) -> str:
@@ -107,12 +152,14 @@ def _text(path: Path, encoding: str) -> Iterator[TextIO]:
             yield text
         except UnicodeDecodeError as error:
             raise _undecodable(path, encoding) from error
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is no whole gzip file: {error}") from error
 
 
 def _undecodable(path: Path, encoding: str) -> UserError:
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return UserError(f"{path.name} is UTF-16 text. Say so: data.encoding=utf-16.")
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             line.decode(encoding)
@@ -124,7 +171,7 @@ def _undecodable(path: Path, encoding: str) -> UserError:
     return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
 
 
-def _file(path: Path, encoding: str, columns: Columns) -> Iterator[Record]:
+def _file(path: Path, encoding: str, columns: Columns, bad: OnBad) -> Iterator[Record]:
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix == ".parquet":
         yield from _parquet(path)
@@ -134,34 +181,42 @@ def _file(path: Path, encoding: str, columns: Columns) -> Iterator[Record]:
     names = list(columns) if columns is not None and not isinstance(columns, Mapping) else None
     with _text(path, encoding) as text:
         if suffix == ".jsonl":
-            yield from _jsonl(path.name, text)
+            yield from _jsonl(path.name, text, bad)
         elif suffix == ".json":
-            yield from _json(path.name, text)
+            yield from _json(path.name, text, bad)
         else:
-            yield from _table(path.name, text, "," if suffix == ".csv" else "\t", names)
+            first = next(text, "")
+            if suffix == ".txt" and names is None and "\t" not in first:
+                names = ["text"]  # plain lines: the first is no header
+            lines = itertools.chain([first], text)
+            yield from _table(path.name, lines, "," if suffix == ".csv" else "\t", names, bad)
 
 
-def _object(place: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}")
-    return value
+def _object(place: str, value: Any, bad: OnBad) -> Iterator[Record]:
+    if isinstance(value, dict):
+        yield Record(place, value)
+    else:
+        bad(UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}"))
 
 
-def _jsonl(name: str, text: TextIO) -> Iterator[Record]:
+def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         if line.strip():
             place = f"{name}, line {number}"
             try:
-                yield Record(place, _object(place, json.loads(line)))
+                value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}") from error
+                bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}"))
+                continue
+            yield from _object(place, value, bad)
 
 
-def _json(name: str, text: TextIO) -> Iterator[Record]:
+def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
     try:
         content = json.load(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}") from error
+        hint = ". If it holds an object a line, name it .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}{hint}") from error
     if isinstance(content, dict):
         lists = [v for v in content.values() if isinstance(v, list)]
         if len(lists) != 1:
@@ -175,8 +230,7 @@ def _json(name: str, text: TextIO) -> Iterator[Record]:
         yield from _squad(name, content)
         return
     for number, row in enumerate(content, start=1):
-        place = f"{name}, row {number}"
-        yield Record(place, _object(place, row))
+        yield from _object(f"{name}, row {number}", row, bad)
 
 
 def _squad(name: str, articles: list[Any]) -> Iterator[Record]:
@@ -198,10 +252,14 @@ def _squad(name: str, articles: list[Any]) -> Iterator[Record]:
                 yield Record(place, values)
 
 
-def _table(name: str, text: TextIO, delimiter: str, names: list[str] | None) -> Iterator[Record]:
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | None, bad: OnBad) -> Iterator[Record]:
     csv.field_size_limit(1 << 27)
-    rows = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    if delimiter == ",":
+        # Strict: otherwise a quote that is never closed takes in the rest of the file without a word.
+        rows = csv.reader(lines, strict=True)
+    else:
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    start = 1  # a row's first line: a quoted field may span several
     try:
         if names is None:
             names = next(rows, [])
@@ -209,15 +267,21 @@ def _table(name: str, text: TextIO, delimiter: str, names: list[str] | None) -> 
                 raise UserError(
                     f"{name}, line 1: a column name occurs twice. Without a header, name them by data.columns."
                 )
-        for row in rows:
+        while True:
+            start = rows.line_num + 1
+            row = next(rows, None)
+            if row is None:
+                return
             if not row:
                 continue
-            place = f"{name}, line {rows.line_num}"
+            place = f"{name}, line {start}"
             if len(row) != len(names):
-                raise UserError(f"{place}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+                bad(UserError(f"{place}: {len(row)} fields, expected {len(names)} ({', '.join(names)})"))
+                continue
             yield Record(place, {k: v for k, v in zip(names, row, strict=True) if k != "_"})
     except csv.Error as error:
-        raise UserError(f"{name}, line {rows.line_num}: {error}") from error
+        remedy = ' In CSV a field with a quote in it is written "...", the quote ""; .tsv knows no quoting.'
+        raise UserError(f"{name}, line {start}: {error}.{remedy}") from error
 
 
 def _parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
@@ -263,8 +327,11 @@ def _rows(name: str, dataset: Any) -> Iterator[Record]:
         raise UserError(
             f"{name} holds several splits ({', '.join(dataset)}): name one, as hub:owner/name#split or DIR/split"
         )
+    # A class label is stored as a number; its name is what a model can read and write.
+    labels = {k: v.int2str for k, v in dataset.features.items() if type(v).__name__ == "ClassLabel"}
     for number, row in enumerate(dataset, start=1):
-        yield Record(f"{name}, row {number}", dict(row))
+        told = {k: name_of(row[k]) for k, name_of in labels.items() if row[k] is not None and row[k] >= 0}
+        yield Record(f"{name}, row {number}", {**row, **told})
 
 
 def _folder(path: Path) -> Iterator[Record]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rlhf_lightning.data.format import RowFormat, SameCompletions
-from rlhf_lightning.data.readers import Columns, Record, Source, read_records
+from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
+from rlhf_lightning.data.readers import Columns, Record, Renames, Source, read_records
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 from rlhf_lightning.data.split import group_key, split_by_group
 from rlhf_lightning.errors import UserError
@@ -51,21 +51,34 @@ class _Reader:
     seed: int
     notes: list[str]
 
+    def __post_init__(self) -> None:
+        # One for all parts: a column to rename need not be in each of them, but must be in one.
+        self.renames = Renames(self.columns if isinstance(self.columns, Mapping) else {})
+
     def rows(self, name: str, source: Source, convert: Callable[[Record], Row]) -> list[Row]:
         """Rows of one part, as many as `limit` allows, drawn at random."""
         rows: list[Row] = []
-        same, bad = 0, []
-        for record in self._records(source, bad):
+        same, empty, bad = 0, 0, list[str]()
+
+        def refuse(error: UserError) -> None:
+            if self.on_bad_row == "error":
+                raise UserError(f"{error}\n(data.on_bad_row=skip leaves such rows out and counts them.)") from None
+            bad.append(str(error))
+
+        names = None if isinstance(self.columns, Mapping) else self.columns
+        for record in read_records(source, encoding=self.encoding, columns=names, on_bad=refuse):
             try:
-                rows.append(convert(record))
+                rows.append(convert(self.renames(record)))
             except SameCompletions:
                 same += 1
+            except EmptyAnswer:
+                empty += 1
             except UserError as error:
-                if self.on_bad_row == "error":
-                    raise UserError(f"{error}\n(data.on_bad_row=skip leaves such rows out and counts them.)") from None
-                bad.append(str(error))
+                refuse(error)
         if same:
             self.notes.append(f"{name}: {same} preference(s) dropped, chosen and rejected are equal")
+        if empty:
+            self.notes.append(f"{name}: {empty} preference(s) dropped, one dialogue ends without an answer")
         if bad:
             self.notes.append(f"{name}: {len(bad)} bad row(s) skipped, such as: {'; '.join(bad[:3])}")
         if not rows:
@@ -74,9 +87,6 @@ class _Reader:
             kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
             rows = [rows[i] for i in kept]
         return rows
-
-    def _records(self, source: Source, bad: list[str]) -> Iterator[Record]:
-        return read_records(source, encoding=self.encoding, columns=self.columns)
 
 
 def load_task_data(
@@ -155,6 +165,8 @@ def load_task_data(
     if preferences_test is not None:
         data.preferences_test = reader.rows("preferences_test", preferences_test, format.preference_row)
 
+    if reader.renames.known:
+        reader.renames.check()
     shown = {str(row.prompt.text) for row in data.train}
     if leaked := sum(str(row.prompt.text) in shown for row in data.test):
         notes.append(f"test: {leaked} of {len(data.test)} prompts are also in train")

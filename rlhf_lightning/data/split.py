@@ -31,7 +31,10 @@ def group_key(column: str | None) -> Callable[[Any], str]:
 def split_by_group(
     rows: Sequence[Row], key: Callable[[Row], str], size: float, seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Hold out whole groups until ``size`` rows are reached.
+    """Hold out whole groups until ``size`` rows are reached, and as few more as groups allow.
+
+    Groups come in random order; one that is too large for what is still wanted is passed over, and only if the others
+    are not enough, the smallest of these is taken too.
 
     Args:
         rows: what to split.
@@ -43,8 +46,10 @@ def split_by_group(
         The rest and the held-out rows, each in the order they came.
 
     Raises:
-        UserError: if nothing would be left.
+        UserError: if nothing would be left, or the size is negative.
     """
+    if size < 0:
+        raise UserError(f"a held-out part of {size} rows: data.validation_size and data.test_size can't be negative")
     wanted = round(size * len(rows)) if size < 1 else int(size)
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
@@ -52,10 +57,14 @@ def split_by_group(
     names = sorted(groups)
     random.Random(seed).shuffle(names)
     held: set[int] = set()
+    large = []
     for name in names:
-        if len(held) >= wanted:
-            break
-        held.update(groups[name])
+        if len(held) + len(groups[name]) <= wanted:
+            held.update(groups[name])
+        else:
+            large.append(name)
+    if len(held) < wanted and large:
+        held.update(groups[min(large, key=lambda name: len(groups[name]))])
     if rows and wanted and len(held) == len(rows):
         raise UserError(
             f"holding out {wanted} of {len(rows)} rows in {len(groups)} group(s) leaves none to train on: "

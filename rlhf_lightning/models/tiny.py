@@ -26,9 +26,9 @@ class TinySpec:
 
     kind: Literal["causal", "seq2seq"] = "causal"
     hidden: int = 128
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
-    vocab_size: int = 2048
+    vocab_size: int = 1024
     positions: int = 512
     seed: int = 0
 

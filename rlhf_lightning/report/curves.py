@@ -1,4 +1,4 @@
-"""Learning curves: read from Lightning's ``metrics.csv``, sorted into panels, drawn as SVG that follows the page's colours."""
+"""Learning curves: read from Lightning's ``metrics.csv``, sorted into panels, drawn as SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlhf_lightning.report.summary import plain_words
 
@@ -130,7 +131,7 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": label,
         "text.parse_math": False,
@@ -169,8 +170,8 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
             )
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_label == "step"))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_label == "step", steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         picture = io.StringIO()
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(picture.getvalue(), label)
@@ -184,7 +185,7 @@ def thin_out(curve: Curve, limit: int = MAX_POINTS) -> Curve:
     edges = [n * i // limit for i in range(limit + 1)]
 
     def means(numbers: Sequence[float]) -> list[float]:
-        return [sum(numbers[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        return [sum(numbers[a:b]) / (b - a) for a, b in pairwise(edges)]
 
     return Curve(means(curve.steps), means(curve.values))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ FOLDED_SAMPLES = 60
 """Further samples that the page holds, folded away. All are in samples.jsonl."""
 
 SECRET = re.compile(
-    r"(?im)^([ \t\-+'\"]*[\w.@/-]*(?:api_?key|password|secret|(?:hf|auth|access|api|hub)_token)['\"]?[ \t]*[:=][ \t]*)(?!null\b)\S.*$"
+    r"(?im)^([ \t\-+'\"]*[\w.@/-]*(?:api_?key|password|secret|(?:hf|auth|access|api|hub)_token)['\"]?[ \t]*[:=][ \t]*)"
+    r"(?!null\b)\S.*$"
 )
 
 
@@ -86,12 +88,11 @@ def _results_section(results: RunResults) -> str:
     for column in columns:
         if column.group != group:
             group = column.group
-            rows.append(
-                f'<tr class="group"><th colspan="{len(results.policies) + 1}" scope="colgroup">{GROUP_TITLES[group]}</th></tr>'
-            )
+            head = f'<th colspan="{len(results.policies) + 1}" scope="colgroup">{GROUP_TITLES[group]}</th>'
+            rows.append(f'<tr class="group">{head}</tr>')
         rows.append(_metric_row(column, is_objective=column.name == results.objective))
     return (
-        '<h2>Results on held-out rows</h2><div class="card"><table><thead><tr><th></th>'
+        '<h2>Results on held-out rows</h2><div class="card results"><table><thead><tr><th></th>'
         f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="dim">Below each value: the change to the policy before it. Bold: the best, where one side is better '
         "(↑ higher, ↓ lower).</p>"
@@ -109,11 +110,12 @@ def _metric_row(column: Column, is_objective: bool) -> str:
             small = f"<small{kind}>{_minus(number(change, column.places, sign=True))}</small>"
         cells.append(f"<td{' class=best' if i in column.best else ''}>{_minus(column.text(i))}{small}</td>")
     words = plain_words(column.name)
-    about = [words] if words.lower() != column.name.lower() else []
+    about = [words] if words.lower().replace("-", "") != column.name.lower().replace("_", " ") else []
     if is_objective:
         about.append("objective")
     small = f"<small>{html_text(', '.join(about))}</small>" if about else ""
-    return f'<tr{" class=objective" if is_objective else ""}><th scope="row">{html_text(column.header)}{small}</th>{"".join(cells)}</tr>'
+    head = f'<th scope="row">{html_text(column.header)}{small}</th>'
+    return f"<tr{' class=objective' if is_objective else ''}>{head}{''.join(cells)}</tr>"
 
 
 def _minus(text: str) -> str:
@@ -130,7 +132,8 @@ def _stage_section(stage: str, curves: dict[str, Curve]) -> str:
     figures = [panel_figure(stage, panel) for panel in drawn]
     more = ""
     if figures[OPEN_PANELS:]:
-        more = f'<details><summary>{len(figures) - OPEN_PANELS} more</summary><div class="panels">{"".join(figures[OPEN_PANELS:])}</div></details>'
+        folded = f'<div class="panels">{"".join(figures[OPEN_PANELS:])}</div>'
+        more = f"<details><summary>{len(figures) - OPEN_PANELS} more</summary>{folded}</details>"
     title = f"Learning curves of {'the reward model' if stage == 'reward' else stage_title(stage)}"
     return f'<h2>{html_text(title)}</h2>{legend}<div class="panels">{"".join(figures[:OPEN_PANELS])}</div>{more}'
 
@@ -140,20 +143,23 @@ def _reward_model_section(results: RunResults) -> str:
     if not measures:
         return ""
     bars = {"accuracy": ("Reward model", ""), "longer_wins": ("The longer one wins", "base")}
-    rows = "".join(
-        f'<div class="bar"><span>{title}</span><div><b class="{kind}" style="width: {100 * min(max(measures[name], 0), 1):.1f}%">'
-        f"</b></div><span>{number(measures[name], 3)}</span></div>"
-        for name, (title, kind) in bars.items()
-        if name in measures
+    rows = []
+    for name in (name for name in bars if name in measures):
+        title, kind = bars[name]
+        share = 100 * min(max(measures[name], 0.0), 1.0) if math.isfinite(measures[name]) else 0.0
+        bar = f'<div><b class="{kind}" style="width: {share:.1f}%"></b></div>'
+        rows.append(f'<div class="bar"><span>{title}</span>{bar}<span>{number(measures[name], 3)}</span></div>')
+    others = []
+    for name, value in measures.items():
+        if name not in bars:
+            head = f'<th scope="row">{html_text(plain_words(name))}</th>'
+            others.append(f"<tr>{head}<td>{_minus(number(value, decimals([value])))}</td></tr>")
+    table = f"<table><tbody>{''.join(others)}</tbody></table>" if others else ""
+    return (
+        "<h2>Reward model on held-out preferences</h2>"
+        '<p class="dim">Share of the pairs in which the chosen response gets the higher score. Guessing gets 0.5.</p>'
+        f'<div class="card results">{"".join(rows)}{table}</div>'
     )
-    others = "".join(
-        f'<tr><th scope="row">{html_text(plain_words(name))}</th><td>{_minus(number(value, decimals([value])))}</td></tr>'
-        for name, value in measures.items()
-        if name not in bars
-    )
-    table = f"<table><tbody>{others}</tbody></table>" if others else ""
-    lead = '<p class="dim">Share of held-out preference pairs in which the chosen response gets the higher score. Guessing gets 0.5.</p>'
-    return f'<h2>Reward model against the people’s choices</h2>{lead}<div class="card">{rows}{table}</div>'
 
 
 def _samples_section(samples: Sequence[Sample], results: RunResults) -> str:
@@ -164,9 +170,8 @@ def _samples_section(samples: Sequence[Sample], results: RunResults) -> str:
     parts.append(_extremes(samples, policies, results))
     rest = samples[SAMPLES : SAMPLES + FOLDED_SAMPLES]
     if rest:
-        parts.append(
-            f"<details><summary>{len(rest)} more</summary><div>{''.join(_sample(row, policies) for row in rest)}</div></details>"
-        )
+        folded = "".join(_sample(row, policies) for row in rest)
+        parts.append(f"<details><summary>{len(rest)} more</summary><div>{folded}</div></details>")
     if len(samples) > SAMPLES + FOLDED_SAMPLES:
         parts.append(f'<p class="dim">All {len(samples)} rows are in samples.jsonl.</p>')
     return "".join(parts)

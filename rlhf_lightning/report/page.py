@@ -11,12 +11,15 @@ from rlhf_lightning.report.summary import clean
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d2025; --dim: #666c75; --faint: #d5d7d9;
   --good: #18794e; --bad: #c2352b; --warn: #fdf3d7; --warn-ink: #6b4a00;
-  --c0: #2766c8; --c1: #d9730d; --c2: #1f8a5b; --c3: #b0307a; --c4: #7a55c7; --c5: #8a6d1a; --c6: #1497a8; --c7: #777d86 }
+  --c0: #2766c8; --c1: #d9730d; --c2: #1f8a5b; --c3: #b0307a; --c4: #7a55c7; --c5: #8a6d1a; --c6: #1497a8;
+  --c7: #777d86 }
 @media (prefers-color-scheme: dark) { :root { --page: #15171a; --card: #1e2125; --ink: #e6e7e9; --dim: #9aa1ab;
   --faint: #3a3e45; --good: #5cc98f; --bad: #f2857b; --warn: #3a3016; --warn-ink: #f0d58a;
-  --c0: #6ea4f4; --c1: #f2a052; --c2: #57c08f; --c3: #ea7fbd; --c4: #ab8ff0; --c5: #d3b455; --c6: #55c6d4; --c7: #a6acb5 } }
+  --c0: #6ea4f4; --c1: #f2a052; --c2: #57c08f; --c3: #ea7fbd; --c4: #ab8ff0; --c5: #d3b455; --c6: #55c6d4;
+  --c7: #a6acb5 } }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto,
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system,
+  "Segoe UI", Roboto,
   "Helvetica Neue", Arial, sans-serif }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px }
 header p { margin: 0; color: var(--dim) }
@@ -25,40 +28,54 @@ h2 { font-size: 18px; margin: 34px 0 10px; font-weight: 650 }
 h3 { font-size: 15px; margin: 20px 0 8px; font-weight: 600 }
 .dim, figcaption span { color: var(--dim); font-weight: 400 }
 .warn { background: var(--warn); color: var(--warn-ink); padding: 9px 13px; border-radius: 7px; margin: 8px 0 }
-.card { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 6px 16px; overflow-x: auto }
+.results { max-width: 700px }
+.card { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 6px 16px;
+  overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: 7px 10px; text-align: right; vertical-align: top; border-top: 1px solid var(--faint); white-space: nowrap }
+th, td { padding: 7px 10px; text-align: right; vertical-align: top; border-top: 1px solid var(--faint);
+  white-space: nowrap }
 tr:first-child > * { border-top: 0 }
 th { font-weight: 600; color: var(--dim) }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th:last-child, td:last-child { padding-right: 0 }
 tbody th { color: var(--ink); font-weight: 400; white-space: normal }
-tbody th small, td small { display: block; color: var(--dim); font-size: 12.5px; line-height: 1.35; font-weight: 400 }
-tr.group th { font-size: 12px; text-transform: uppercase; letter-spacing: .06em; color: var(--dim); padding-top: 16px;
+tbody th small, td small { display: block; color: var(--dim); font-size: 12.5px; line-height: 1.35;
+  font-weight: 400 }
+tr.group th { font-size: 12px; text-transform: uppercase; letter-spacing: .06em; color: var(--dim);
+  padding-top: 16px;
   border-top: 0 }
 tr.group + tr > * { border-top: 0 }
 td.best, tr.objective th { font-weight: 700 }
 small.good { color: var(--good) } small.bad { color: var(--bad) }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 90px }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); gap: 12px }
-figure { margin: 0; background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 10px 12px 6px }
-figcaption { font-weight: 600; font-size: 13.5px; display: flex; justify-content: space-between; gap: 10px; margin-bottom: 4px }
+figure { margin: 0; background: var(--card); border: 1px solid var(--faint); border-radius: 9px;
+  padding: 10px 12px 6px }
+figcaption { font-weight: 600; font-size: 13.5px; display: flex; justify-content: space-between; gap: 10px;
+  margin-bottom: 4px }
 figcaption span { font-variant-numeric: tabular-nums; white-space: nowrap; font-size: 12.5px }
 figure svg { display: block; width: 100%; height: auto; font-family: inherit }
-.key { display: flex; flex-wrap: wrap; gap: 3px 16px; margin: 0 0 10px; padding: 0; list-style: none; font-size: 13.5px;
+.key { display: flex; flex-wrap: wrap; gap: 3px 16px; margin: 0 0 10px; padding: 0; list-style: none;
+  font-size: 13.5px;
   color: var(--dim) }
-.key i { display: inline-block; width: 20px; height: 0; border-top: 3px solid; vertical-align: middle; margin-right: 6px }
-.bar { display: grid; grid-template-columns: minmax(120px, 210px) 1fr 52px; gap: 10px; align-items: center; margin: 9px 0 }
-.bar b { display: block; height: 12px; border-radius: 6px; background: var(--c0) } .bar b.base { background: var(--c7) }
+.key i { display: inline-block; width: 20px; height: 0; border-top: 3px solid; vertical-align: middle;
+  margin-right: 6px }
+.bar { display: grid; grid-template-columns: minmax(120px, 210px) 1fr 52px; gap: 10px; align-items: center;
+  margin: 9px 0 }
+.bar b { display: block; height: 12px; border-radius: 6px; background: var(--c0) }
+.bar b.base { background: var(--c7) }
 .bar div { background: var(--page); border-radius: 6px } .bar span:last-child { text-align: right }
-.sample { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; margin: 0 0 12px; padding: 12px 16px;
+.sample { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; margin: 0 0 12px;
+  padding: 12px 16px;
   display: grid; gap: 12px 22px; grid-template-columns: repeat(auto-fit, minmax(min(230px, 100%), 1fr)) }
 .sample .prompt { grid-column: 1 / -1; border-bottom: 1px solid var(--faint); padding-bottom: 10px }
 .sample h4 { margin: 0 0 3px; font-size: 12px; color: var(--dim); font-weight: 600 }
 .sample p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 15em; overflow-y: auto }
 .sample small { color: var(--dim); font-variant-numeric: tabular-nums }
-details { margin: 10px 0 } summary { cursor: pointer; font-weight: 600 } details > :nth-child(2) { margin-top: 12px }
-pre { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 12px 16px; overflow-x: auto;
+details { margin: 10px 0 } summary { cursor: pointer; font-weight: 600 }
+details > :nth-child(2) { margin-top: 12px }
+pre { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 12px 16px;
+  overflow-x: auto;
   font-size: 13px; line-height: 1.45 }
 ul.plain { padding-left: 20px; margin: 6px 0 } code { overflow-wrap: anywhere }
 @media (max-width: 560px) { main { padding: 18px 12px 40px } h1 { font-size: 21px } .card { padding: 4px 12px }
@@ -92,10 +109,10 @@ def figure(title: str, picture: str, aside: str = "") -> str:
 def key(entries: Sequence[tuple[int, str]]) -> str:
     """What the lines' colours, as in :class:`Line`, stand for."""
     styles = ("solid", "dashed", "dotted", "double")
-    items = (
-        f'<li><i style="border-color: var(--c{color % 8}); border-top-style: {styles[color // 8 % 4]}"></i>{html_text(label)}</li>'
-        for color, label in entries
-    )
+    items = []
+    for color, label in entries:
+        style = f"border-color: var(--c{color % 8}); border-top-style: {styles[color // 8 % 4]}"
+        items.append(f'<li><i style="{style}"></i>{html_text(label)}</li>')
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
@@ -113,4 +130,5 @@ def panel_figure(stage: str, panel: Panel) -> str:
 def span_text(curve: Curve) -> str:
     """The first and the last value of a curve: "0.5 → 0.71"."""
     first, last = curve.values[0], curve.values[-1]
-    return f"{first:.3g}" if len(curve.values) == 1 else f"{first:.3g} → {last:.3g}"
+    text = f"{first:.3g}" if len(curve.values) == 1 else f"{first:.3g} → {last:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,4 +1,4 @@
-"""What a run leaves behind for its report: ``metrics.json`` and ``samples.jsonl``, typed, written whole or not at all."""
+"""What a run leaves for its report: ``metrics.json`` and ``samples.jsonl``, typed, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from rlhf_lightning.report.summary import (
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 TEXT_LIMIT = 300
 """Characters of a sample's text that the screen shows; the page shows all."""
@@ -34,25 +35,25 @@ DROP_ORDER = ("guardrails", "task", "reward")
 def results_table(results: RunResults, width: int = 120) -> Table:
     """One row a policy, the metrics in groups, the best value of each metric that has a better direction in bold.
 
-    A table wider than ``width`` loses columns, from the last guardrail on, and never the objective. Its caption names
-    them.
+    A table wider than ``width`` loses columns, the last guardrail first, the objective never; its caption names them.
     """
     columns = result_columns(results)
     dropped: list[str] = []
     table = _build_table(results, columns, dropped)
-    while _cells(table) > width and len(columns) > 1:
-        candidates = [
-            column
-            for group in DROP_ORDER
-            for column in reversed(columns)
-            if column.group == group and column.name != results.objective
-        ]
-        if not candidates:
-            break
-        columns.remove(candidates[0])
-        dropped.insert(0, clean(candidates[0].name))
+    while table_width(table) > width and len(columns) > 1:
+        least = _least_important(columns, results.objective)
+        columns.remove(least)
+        dropped.insert(0, clean(least.name))
         table = _build_table(results, columns, dropped)
     return table
+
+
+def _least_important(columns: Sequence[Column], objective: str | None) -> Column:
+    """The last guardrail, task metric or reward; the first of each group and the objective stay longest."""
+    firsts = {column.group: column.name for column in reversed(columns)}
+    order = [column for group in DROP_ORDER for column in reversed(columns) if column.group == group]
+    order.sort(key=lambda column: (column.name == objective, firsts[column.group] == column.name))
+    return order[0]
 
 
 def _build_table(results: RunResults, columns: Sequence[Column], dropped: Sequence[str]) -> Table:
@@ -78,7 +79,7 @@ def _build_table(results: RunResults, columns: Sequence[Column], dropped: Sequen
     return table
 
 
-def _cells(table: Table) -> int:
+def table_width(table: Table) -> int:
     """The terminal cells that the table takes where it may take any number."""
     from rich.console import Console
 
@@ -118,7 +119,7 @@ def samples_table(samples: Sequence[Sample], n: int = 3, width: int = 120) -> Ta
     return table
 
 
-def _plain(text: str) -> object:
+def _plain(text: str) -> Text:
     """Text that rich prints as it stands: no markup, no emoji codes, no highlighting."""
     from rich.text import Text
 
@@ -130,7 +131,8 @@ def _sample_cells(sample: Sample, policies: Sequence[str]) -> list:
 
     cells = [Text(_short(sample.prompt)), Text("\n".join(_short(text) for text in sample.references[:2]))]
     for name in policies:
-        cell = Text(_short(sample.completions.get(name, "")))
+        completion = _short(sample.completions.get(name, ""))
+        cell = Text(completion) if completion else Text("(empty)", "dim italic")
         scores = sample.scores.get(name, {})
         if scores:
             cell.append("\n" + "  ".join(f"{clean(key)} {number(value, 2)}" for key, value in scores.items()), "dim")

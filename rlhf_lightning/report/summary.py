@@ -60,6 +60,8 @@ def plain_words(name: str) -> str:
     """A metric's name in plain words: ``reward/learned`` is "Reward: learned", an unknown name stays, spaced out."""
     if name in PLAIN_WORDS:
         return PLAIN_WORDS[name]
+    if name.startswith("lr-"):  # Lightning's LearningRateMonitor names the optimizer
+        return PLAIN_WORDS["lr"]
     head, _, rest = name.partition("/")
     if rest:
         return f"{plain_words(head)}: {rest.replace('_', ' ')}"
@@ -91,7 +93,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: float | None, places: int, *, sign: bool = False) -> str:
-    """A number at fixed decimals; ``-`` where there is none. With ``sign`` a change: ``+0.12``, and 0 without a sign."""
+    """A number at fixed decimals; ``-`` where there is none. With ``sign``: ``+0.12``, and 0 without one."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -210,7 +212,6 @@ def cautions(results: RunResults) -> list[str]:
     if improves(objective.change(last) or 0.0, objective.direction) is False:
         for column in result_columns(results):
             if column.group == "reward" and improves(column.change(last) or 0.0, column.direction):
-                said.append(
-                    f"{clean(column.name)} rose while {clean(objective.name)} got worse: the policy may have learnt to exploit it."
-                )
+                names = f"{clean(column.name)} rose while {clean(objective.name)} got worse"
+                said.append(f"{names}: the policy may have learnt to exploit it.")
     return said

@@ -164,7 +164,7 @@ def build() -> dict[str, list[Row]]:
         meta=lambda passage: {"answers": passage["answers"]},
         train=3000,
         preferences=2000,
-        noise=1.4,
+        noise=1.2,
     )
 
 
