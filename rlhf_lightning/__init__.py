@@ -14,7 +14,17 @@ _HOMES = {
     "PreferenceDataModule": "data.modules",
     "PromptDataModule": "data.modules",
     "SFTDataModule": "data.modules",
+    "LearnedReward": "rewards",
+    "MetricReward": "rewards",
+    "ModelSpec": "models",
+    "Policy": "models",
+    "RewardModel": "models",
+    "RowFormat": "data.format",
+    "TinySpec": "models",
     "UserError": "errors",
+    "load_task_data": "data.sources",
+    "make_tiny": "models",
+    "sample_files": "tasks",
 }
 
 __all__ = list(_HOMES)

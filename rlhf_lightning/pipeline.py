@@ -36,6 +36,7 @@ from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
+from rlhf_lightning.tasks import sample_files
 
 STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
 PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
@@ -225,7 +226,8 @@ def settle_sample(cfg: dict[str, Any]) -> list[str]:
         A note of what was dropped.
     """
     data = cfg["data"]
-    sample = {part for part in PARTS if _is_sample(data[part])}
+    known = sample_files(cfg["task"]["name"])
+    sample = {part for part in PARTS if data[part] is not None and data[part] == known.get(part)}
     own = [part for part in PARTS if data[part] is not None and part not in sample]
     if not own or not sample:
         return []
@@ -233,12 +235,6 @@ def settle_sample(cfg: dict[str, Any]) -> list[str]:
         data[part] = None
     data["gold"] = None
     return [f"data.{', data.'.join(own)} replaced the sample data; none of the sample's other parts is used"]
-
-
-def _is_sample(source: Any) -> bool:
-    from importlib.resources import files
-
-    return isinstance(source, str) and source.startswith(str(files("rlhf_lightning.tasks")))
 
 
 def check_parts(cfg: dict[str, Any], data: TaskData) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -62,6 +61,8 @@ def register_resolvers() -> None:
     """Make ``${sample_data:TASK,PART}``, the path of a task's embedded rows, known to OmegaConf."""
 
     def sample_data(task: str, part: str) -> str:
-        return str(files("rlhf_lightning.tasks") / task / f"{part}.jsonl")
+        from rlhf_lightning.tasks import sample_files
+
+        return sample_files(task)[part]
 
     OmegaConf.register_new_resolver("sample_data", sample_data, replace=True)

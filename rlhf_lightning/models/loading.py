@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.models.classifier import Classifier
     from rlhf_lightning.models.policy import Policy
+
+
+ADAPTER = "adapter_config.json"
+"""The file by which a folder that holds an adapter alone is known."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ def from_pretrained(auto_class: Any, spec: ModelSpec, config: PretrainedConfig, 
     import torch
 
     folder = Path(spec.name).expanduser()
+    if (folder / ADAPTER).exists():
+        return _with_adapter(auto_class, spec, config, folder, **kwargs)
     try:
         model = auto_class.from_pretrained(
             str(folder) if folder.exists() else spec.name,
@@ -176,6 +184,22 @@ def from_pretrained(auto_class: Any, spec: ModelSpec, config: PretrainedConfig, 
     return model
 
 
+def _with_adapter(
+    auto_class: Any, spec: ModelSpec, config: PretrainedConfig, folder: Path, **kwargs: Any
+) -> PreTrainedModel:
+    _need_peft()
+    from peft import PeftModel
+
+    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = from_pretrained(auto_class, replace(spec, name=base, revision=None), config, **kwargs)
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()  # type: ignore[operator]
+
+
+def _need_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("model.lora needs peft: pip install 'rlhf-lightning[lora]'")
+
+
 def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Module:
     """Wrap a model so that only low-rank adapters are trained; the model itself where ``lora.r`` is 0.
 
@@ -184,8 +208,7 @@ def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Modul
     """
     if not lora.r:
         return model
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("model.lora needs peft: pip install 'rlhf-lightning[lora]'")
+    _need_peft()
     from peft import LoraConfig, get_peft_model
 
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
@@ -207,11 +230,19 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path, merge: bool) -> None:
-    """Write weights and tokenizer into an existing folder; adapters are merged first if so told."""
-    import copy
+    """Write weights and tokenizer into an existing folder; adapters are merged first if so told.
 
+    Beside an adapter alone stands the config of the whole model, so that the folder loads like any other.
+    """
     if has_adapter(model) and merge:
         model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+    elif has_adapter(model):
+        inner: Any = model.get_base_model()  # type: ignore[operator]
+        config = copy.deepcopy(inner.config)
+        config.architectures = [type(inner).__name__]
+        config.save_pretrained(path)
+        if inner.can_generate():
+            inner.generation_config.save_pretrained(path)
     model.save_pretrained(path)  # type: ignore[operator]
     tokenizer.save_pretrained(path)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from rlhf_lightning.models.loading import (
 from rlhf_lightning.models.saving import write_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
     from rlhf_lightning.models.reward_model import RewardModel
 
@@ -48,6 +48,17 @@ class PolicyOutput(NamedTuple):
 
     logits: Tensor
     values: Tensor | None
+
+
+def _savable(config: GenerationConfig) -> GenerationConfig:
+    """The settings as transformers agrees to write them: published ones have sampling values and sampling off."""
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+        if config.num_beams in (None, 1):
+            config.length_penalty = config.early_stopping = None  # without beams they say nothing
+    return config
 
 
 class Policy(nn.Module):
@@ -149,7 +160,7 @@ class Policy(nn.Module):
 
     @classmethod
     def critic_from(cls, reward_model: RewardModel) -> Policy:
-        """A critic with a reward model's trunk, whose value of a last token is that model's score of the whole text.
+        """A critic with a reward model's trunk: the value of a state is that model's score of the text so far.
 
         Raises:
             UserError: if the reward model is no decoder, so that it has no value for each token.
@@ -158,9 +169,11 @@ class Policy(nn.Module):
 
         if reward_model.kind != "causal":
             raise UserError(f"a critic is made from a causal reward model; this one is {reward_model.kind}")
-        scorer = reward_model.model.get_base_model() if has_adapter(reward_model.model) else reward_model.model  # type: ignore[operator]
+        scorer: Any = reward_model.model
+        if has_adapter(scorer):
+            scorer = copy.deepcopy(scorer).merge_and_unload()
         model = AutoModelForCausalLM.from_config(scorer.config)
-        model.base_model.load_state_dict(copy.deepcopy(scorer.base_model).state_dict())
+        model.base_model.load_state_dict(scorer.base_model.state_dict())
         critic = cls(model, reward_model.codec, value_head=True)
         head, std = critic.value_head, float(reward_model.std)
         assert head is not None
@@ -184,7 +197,7 @@ class Policy(nn.Module):
 
         exported = copy.deepcopy(self._exported_generation_config)
         exported.pad_token_id, exported.eos_token_id = self.codec.pad_id, working.eos_token_id
-        inner.generation_config = exported
+        inner.generation_config = _savable(exported)
         try:
             return write_folder(folder, fill)
         finally:

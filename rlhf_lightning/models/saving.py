@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rlhf_lightning.errors import UserError
 
 
@@ -33,13 +35,13 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
-    except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"cannot write the model folder {folder}: {error}. Free some space or choose another paths.output_dir."
         ) from error
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return folder

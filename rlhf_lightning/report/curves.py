@@ -25,6 +25,7 @@ LAST = ("lr", "grad_norm", "tokens", "seconds", "time")
 INK, FAINT = "#010203", "#010204"
 LINE_COLORS = tuple(f"#0203{n:02x}" for n in range(8))
 DASHES: tuple = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+MARKERS = ("o", "s", "^", "D")
 
 
 class Curve(NamedTuple):
@@ -52,7 +53,7 @@ class Line(NamedTuple):
 
     curve: Curve
     color: int
-    """Place in the page's palette; from 8 on the colours come again with another dash."""
+    """Place in the page's palette; from 8 on the colours come again with another dash and marker."""
     marked: bool = False
     """Draw a dot at each point."""
 
@@ -158,7 +159,9 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
         axes = figure.add_subplot()
         for line in lines:
             curve = thin_out(line.curve)
-            marker = "o" if line.marked or len(curve.steps) == 1 else None
+            marker = (
+                MARKERS[line.color // len(LINE_COLORS) % len(MARKERS)] if line.marked or len(curve.steps) == 1 else None
+            )
             axes.plot(
                 curve.steps,
                 [value if math.isfinite(value) else math.nan for value in curve.values],
@@ -195,7 +198,8 @@ def _inline(svg: str, label: str) -> str:
     from html import escape
 
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Matplotlib's <style> would hold for the whole page; the page has the same rule for its pictures.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     opening = f'<svg role="img" aria-label="{escape(label)}" viewBox='
     svg = re.sub(r"<svg [^>]*?viewBox=(\"[^\"]*\")[^>]*>", lambda match: f"{opening}{match[1]}>", svg, count=1)
     # Several pictures share the page, and clip paths are found by id.

@@ -54,13 +54,14 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--faint); bor
 figcaption { font-weight: 600; font-size: 13.5px; display: flex; justify-content: space-between; gap: 10px;
   margin-bottom: 4px }
 figcaption span { font-variant-numeric: tabular-nums; white-space: nowrap; font-size: 12.5px }
+figure svg * { stroke-linejoin: round; stroke-linecap: butt }
 figure svg { display: block; width: 100%; height: auto; font-family: inherit }
 .key { display: flex; flex-wrap: wrap; gap: 3px 16px; margin: 0 0 10px; padding: 0; list-style: none;
   font-size: 13.5px;
   color: var(--dim) }
 .key i { display: inline-block; width: 20px; height: 0; border-top: 3px solid; vertical-align: middle;
   margin-right: 6px }
-.bar { display: grid; grid-template-columns: minmax(120px, 210px) 1fr 52px; gap: 10px; align-items: center;
+.bar { display: grid; grid-template-columns: minmax(110px, 165px) 1fr 52px; gap: 10px; align-items: center;
   margin: 9px 0 }
 .bar b { display: block; height: 12px; border-radius: 6px; background: var(--c0) }
 .bar b.base { background: var(--c7) }

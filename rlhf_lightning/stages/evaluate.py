@@ -77,6 +77,8 @@ class Evaluator(nn.Module):
     def _firsts(self, ids: Tensor, trainer: L.Trainer) -> list[int]:
         """Which rows of a batch are no repeats: the distributed sampler fills up the last round with rows it had."""
         world, rank = trainer.world_size, trainer.global_rank
+        if world == 1:
+            return list(range(len(ids)))  # no sampler in between: whatever order the loader gives is the user's own
         expected = [(self.seen + j) * world + rank for j in range(len(ids))]
         self.seen += len(ids)
         return [j for j, (i, e) in enumerate(zip(ids.tolist(), expected, strict=True)) if i == e]

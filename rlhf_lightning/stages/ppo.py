@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
 from rlhf_lightning import optim
@@ -36,6 +38,15 @@ from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout import Rollout, collect
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
+
+
+def _freeze_unused(policy: Policy, critic: Policy) -> None:
+    """Freeze what gets no gradient beside a critic of its own; DDP waits for every trainable weight's."""
+    if policy.value_head is not None:
+        policy.value_head.requires_grad_(False)
+    output, embedding = critic.inner.get_output_embeddings(), critic.inner.get_input_embeddings()
+    if output is not None and output.weight is not embedding.weight:
+        output.requires_grad_(False)
 
 
 class PPOModule(L.LightningModule):
@@ -125,6 +136,8 @@ class PPOModule(L.LightningModule):
             raise UserError("ppo.epochs, ppo.minibatches and ppo.micro_batch_size must be at least 1")
         if missing_eos not in ("replace", "subtract"):
             raise UserError(f"ppo.missing_eos must be replace or subtract, not {missing_eos!r}")
+        if critic is not None:
+            _freeze_unused(policy, critic)
         self.automatic_optimization = False
         self.policy, self.critic, self.evaluator = policy, critic, evaluator
         self.rewards = RewardMix(rewards, reward_weights)
@@ -141,6 +154,11 @@ class PPOModule(L.LightningModule):
         self.sampling = Sampling(temperature=temperature)
         self.lr, self.value_lr, self.max_grad_norm = lr, value_lr, max_grad_norm
         self.optimizer, self.schedule = optimizer, schedule
+
+    def on_train_start(self) -> None:
+        """Let every rank draw responses of its own: `seed_everything` gives all of them the same random numbers."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     # --- one round ---------------------------------------------------------------------------------------------------
 
@@ -219,8 +237,8 @@ class PPOModule(L.LightningModule):
         of them, so that the gradient doesn't depend on how a minibatch is split.
 
         Returns:
-            Statistics: token-weighted means over all steps; ``logprob_gap``, the largest difference between the
-            log-probabilities at sampling and at the first step (0 but for rounding); and ``grad_norm``.
+            Statistics: token-weighted means over all steps; and ``logprob_gap``, the largest difference between the
+            log-probabilities at sampling and at the first step (0 but for rounding).
 
         Raises:
             UserError: if there are fewer responses than minibatches.
@@ -244,10 +262,7 @@ class PPOModule(L.LightningModule):
                     # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
                     share = mask.sum() * world / global_tokens
                     loss, stats, logprobs = self._loss(rollout, advantages, returns, part)
-                    if i + 1 < len(parts):
-                        with self.trainer.strategy.block_backward_sync():  # type: ignore[attr-defined]
-                            self.manual_backward(loss * share)
-                    else:
+                    with self._no_sync() if i + 1 < len(parts) else nullcontext():
                         self.manual_backward(loss * share)
                     if epoch == 0 and step == 0:
                         change = (logprobs - rollout.logprobs[part]).masked_fill(~mask, 0.0)
@@ -300,6 +315,11 @@ class PPOModule(L.LightningModule):
         whole[:, :width] = logprobs.detach()
         return loss, stats, whole
 
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """Put off the exchange of gradients between ranks; strategies for one device have none to put off."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
     def _sum_over_ranks(self, x: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(x, reduce_op="sum") if self.trainer.world_size > 1 else x  # type: ignore[return-value]
 
@@ -329,8 +349,9 @@ class PPOModule(L.LightningModule):
         """Rounds of the whole training, from the Trainer's limits."""
         batches = self.trainer.estimated_stepping_batches  # in manual mode Lightning counts a step for each batch
         if self.trainer.max_steps > 0:
-            return max(self.trainer.max_steps // (self.epochs * self.minibatches), 1)
-        return int(batches)
+            # A round is never cut short: the last one may take more steps than were left.
+            batches = min(batches, -(-self.trainer.max_steps // (self.epochs * self.minibatches)))
+        return max(int(batches), 1)
 
     def configure_optimizers(self) -> Any:
         """One optimizer with two groups: the policy's trunk, and whatever gives the values."""
@@ -339,7 +360,7 @@ class PPOModule(L.LightningModule):
         trunk = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in heads]
         groups = [
             {"params": trunk, "lr": self.lr},
-            {"params": [p for p in head if p.requires_grad], "lr": self.value_lr or self.lr},
+            {"params": [p for p in head if p.requires_grad], "lr": self.lr if self.value_lr is None else self.value_lr},
         ]
         optimizer = self.optimizer(groups, lr=self.lr)
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.updates)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -82,7 +83,9 @@ class RewardModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches."""
-        results = {name: float(mean.compute()) for name, mean in self.means.items() if mean.weight > 0}  # type: ignore[operator]
+        # Every rank takes part in every one, also where its own share held no such pair.
+        results = {name: float(mean.compute()) for name, mean in self.means.items()}  # type: ignore[operator]
+        results = {name: value for name, value in results.items() if not math.isnan(value)}
         for mean in self.means.values():
             mean.reset()  # type: ignore[operator]
         pairs, confidence, right = self.trainer.strategy.reduce(self.bins.clone(), reduce_op="sum")

@@ -1,0 +1,162 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
+from rlhf_lightning.data.readers import Record
+from rlhf_lightning.errors import UserError
+
+FORMAT = RowFormat("{document}\nHeadline:", completion="title", references="references", cut="document")
+USER = [{"role": "user", "content": "Hi?"}]
+
+
+def record(**values):
+    return Record("train.tsv, line 12", values)
+
+
+def said(text):
+    return [{"role": "assistant", "content": text}]
+
+
+@given(st.text(), st.text(), st.text(), st.text(min_size=1), st.text(min_size=1))
+def test_format_fills_and_marks_the_cut(before, between, after, first, second):
+    def literal(text):
+        return text.replace("{", "{{").replace("}", "}}")
+
+    form = RowFormat(f"{literal(before)}{{q}}{literal(between)}{{d}}{literal(after)}", cut="d")
+    row = record(q=first, d=second, references=["r"])
+    if not first.strip() or not second.strip():
+        with pytest.raises(UserError, match="is empty"):
+            form.prompt_row(row)
+        return
+    prompt = form.prompt_row(row).prompt
+    assert prompt.text == before + first.strip() + between + second.strip() + after
+    start, end = prompt.cut
+    assert (start, prompt.text[start:end]) == (len(before + first.strip() + between), second.strip())
+
+
+def test_format_cut_where_the_text_occurs_twice():
+    prompt = RowFormat("{q} in {d}", cut="d").prompt_row(record(q="same", d="same", references="r")).prompt
+    assert prompt.cut == (8, 12)
+
+
+def test_format_rows_of_a_task():
+    row = record(document=["One.", "Two."], title=" T ", extra=3)
+    assert FORMAT.sft_row(row).prompt.text == "One. Two.\nHeadline:"
+    assert FORMAT.sft_row(row).completion == "T"
+    assert FORMAT.sft_row(row).meta == row.values
+    assert FORMAT.prompt_row(row).references == ["T"]
+    assert FORMAT.prompt_row(record(document="d", references=["a", "b"])).references == ["a", "b"]
+    assert FORMAT.prompt_row(record(document="d", references={"text": ["a"], "answer_start": [0]})).references == ["a"]
+    assert FORMAT.sft_row(record(document="d", references=["a", "b"])).completion == "a"
+    assert FORMAT.prompt_row(record(document="d"), need_references=False).references == []
+
+
+def test_format_preferences_and_unpaired():
+    form = RowFormat("{q}", weight="w", margin="m")
+    row = form.preference_row(record(q="q", chosen="a", rejected="b", w="2", m=0.5))
+    assert (row.chosen, row.rejected, row.weight, row.margin) == ("a", "b", 2.0, 0.5)
+    with pytest.raises(SameCompletions):
+        form.preference_row(record(q="q", chosen="a", rejected=" a ", w=1, m=0))
+    for weight in ("x", -1, float("nan"), None):
+        with pytest.raises(UserError, match=r"line 12: the field 'w' is .* expected a number that is not negative"):
+            form.preference_row(record(q="q", chosen="a", rejected="b", w=weight, m=0))
+    for label, expected in ((True, True), (0, False), ("True", True), ("false", False), ("1", True)):
+        assert RowFormat("{q}").unpaired_row(record(q="q", completion="a", label=label)).label is expected
+    with pytest.raises(UserError, match="the field 'label' is 'up'; expected true or false"):
+        RowFormat("{q}").unpaired_row(record(q="q", completion="a", label="up"))
+
+
+def test_format_trl_rows_as_they_are():
+    assert FORMAT.sft_row(record(prompt="Hi?", completion="Yes")).prompt.text == "Hi?"
+    row = FORMAT.preference_row(record(prompt=USER, chosen=said("Yes"), rejected=said("No")))
+    assert (row.prompt.text, row.chosen, row.rejected) == (USER, "Yes", "No")
+    assert FORMAT.unpaired_row(record(prompt=USER, completion=said("Yes"), label=True)).completion == "Yes"
+    assert RowFormat("{prompt}").prompt_row(record(prompt=USER, references="r")).prompt.text == USER
+    assert FORMAT.prompt_row(record(prompt="TRL", document="d", references="r")).prompt.text == "d\nHeadline:"
+    with pytest.raises(UserError, match="must hold one assistant message"):
+        FORMAT.sft_row(record(prompt=USER, completion=USER))
+    for bad in ("x", {"role": "user"}, {"role": "user", "content": None}):
+        with pytest.raises(UserError, match="needs the texts 'role' and 'content'"):
+            FORMAT.sft_row(record(prompt=[*USER, bad], completion="a"))
+
+
+def test_format_labels_are_closed():
+    form = RowFormat("{q}", labels=["positive", "negative"])
+    assert form.sft_row(record(q="q", completion="positive")).completion == "positive"
+    for values in ({"completion": "postive"}, {"references": ["postive"]}):
+        with pytest.raises(
+            UserError, match=r"'postive' in .* is not one of positive, negative\. Did you mean 'positive'"
+        ):
+            (form.sft_row if "completion" in values else form.prompt_row)(record(q="q", **values))
+    with pytest.raises(UserError, match="is not one of"):
+        form.preference_row(record(q="q", chosen="positive", rejected="Negative"))
+
+
+def test_format_no_answer():
+    form = RowFormat("{q}", no_answer="unanswerable")
+    for empty in ([], "", [""], None):
+        assert form.prompt_row(record(q="q", references=empty)).references == ["unanswerable"]
+        with pytest.raises(UserError, match="needs at least one reference"):
+            RowFormat("{q}").prompt_row(record(q="q", references=empty))
+    assert form.sft_row(record(q="q", completion="")).completion == "unanswerable"
+
+
+def test_format_missing_and_wrong_fields():
+    with pytest.raises(UserError) as caught:
+        FORMAT.sft_row(record(documents="d", title="t"))
+    for part in ("train.tsv, line 12", "'document'", "documents, title", "Did you mean 'documents'", "data.columns={"):
+        assert part in str(caught.value)
+    for value, found in (("  ", "empty"), (None, "empty"), (3, "a int"), ([1], "a list")):
+        with pytest.raises(UserError, match=f"line 12: the field 'document' is {found}; expected a text"):
+            FORMAT.sft_row(record(document=value, title="t"))
+    with pytest.raises(UserError, match="the field 'title' is empty"):
+        FORMAT.sft_row(record(document="d", title=" "))
+    with pytest.raises(UserError, match="no column 'references'"):
+        FORMAT.prompt_row(record(document="d"))
+
+
+@pytest.mark.parametrize("template", ["{", "}", "no column", "{}", "{a!r}", "{a:>3}"])
+def test_format_refuses_templates(template):
+    with pytest.raises(UserError, match="prompt template"):
+        RowFormat(template)
+
+
+def test_format_refuses_cut():
+    for template in ("{a}", "{b} {b}"):
+        with pytest.raises(UserError, match="exactly once"):
+            RowFormat(template, cut="b")
+
+
+def dialogue(*turns):
+    return "".join(f"\n\n{'Assistant' if i % 2 else 'Human'}: {turn}" for i, turn in enumerate(turns))
+
+
+def test_format_splits_transcripts_at_the_last_common_turn():
+    chosen, rejected = dialogue("Hi", "Hello", "And?", "Well yes"), dialogue("Hi", "Hello", "And?", "Well no")
+    row = FORMAT.preference_row(record(chosen=chosen, rejected=rejected))
+    assert row.prompt.text == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "And?"},
+    ]
+    assert (row.chosen, row.rejected) == ("Well yes", "Well no")
+    early = FORMAT.preference_row(record(chosen=dialogue("Hi", "A", "So", "B"), rejected=dialogue("Hi", "C")))
+    assert (early.chosen, early.rejected) == ("A\n\nHuman: So\n\nAssistant: B", "C")
+    beginning = FORMAT.preference_row(record(chosen=dialogue("Hi", "A"), rejected=dialogue("Hi", "A more")))
+    assert (beginning.chosen, beginning.rejected) == ("A", "A more")
+
+
+def test_format_transcripts_that_say_nothing():
+    with pytest.raises(SameCompletions):
+        FORMAT.preference_row(record(chosen=dialogue("Hi", "A"), rejected=dialogue("Hi", "A")))
+    with pytest.raises(EmptyAnswer, match="'rejected' has an empty answer"):
+        FORMAT.preference_row(record(chosen=dialogue("Hi", "A"), rejected=dialogue("Hi", "")))
+    with pytest.raises(UserError, match="no beginning in common"):
+        FORMAT.preference_row(record(chosen=dialogue("Hi", "A"), rejected=dialogue("Ho", "A")))
+
+
+def test_format_transcript_turns_alternate():
+    start = "\n\nHuman: Hi\n\nHuman: There?\n\nAssistant:"
+    row = FORMAT.preference_row(record(chosen=start + " Yes", rejected=start + " No"))
+    assert row.prompt.text == [{"role": "user", "content": "Hi\n\nThere?"}]

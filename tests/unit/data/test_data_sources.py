@@ -1,0 +1,167 @@
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_lightning.data.format import RowFormat
+from rlhf_lightning.data.sources import load_task_data, read_prompts
+from rlhf_lightning.data.split import group_key, split_by_group
+from rlhf_lightning.errors import UserError
+
+FORMAT = RowFormat("{source}", completion="reference")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, rows):
+        path = tmp_path / name
+        path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def demonstrations(count, group=1):
+    return [{"source": f"s{i // group}", "reference": f"r{i}"} for i in range(count)]
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(0, 20), st.integers(0, 5))
+def test_split_shares_no_group_and_covers_everything(groups, size, seed):
+    rows = list(enumerate(groups))
+    count, smallest = Counter(groups), min(Counter(groups).values())
+    try:
+        rest, held = split_by_group(rows, lambda row: str(row[1]), size, seed)
+    except UserError:
+        assert len(count) == 1 or size > len(rows) - max(count.values()) or size > smallest
+        return
+    assert sorted(rest + held) == rows
+    assert not {g for _, g in rest} & {g for _, g in held}
+    assert len(held) >= size
+    assert len(held) < size + max(count.values())
+    assert rest, "there is always something to train on"
+    assert split_by_group(rows, lambda row: str(row[1]), size, seed) == (rest, held)
+
+
+def test_split_takes_what_it_can_of_uneven_groups():
+    rows = ["big"] * 90 + ["small"] * 10
+    for seed in range(5):
+        assert split_by_group(rows, str, 10, seed)[1] == ["small"] * 10
+    large = ["a"] * 50 + ["b"] * 20 + ["c"] * 30  # none fits: the smallest is the nearest
+    assert all(set(split_by_group(large, str, 10, seed)[1]) == {"b"} for seed in range(5))
+    assert len(split_by_group([str(i) for i in range(50)], str, 0.2, 0)[1]) == 10
+    with pytest.raises(UserError, match="leaves none to train on"):
+        split_by_group(["one"] * 9, str, 3, 0)
+    with pytest.raises(UserError, match="negative"):
+        split_by_group(rows, str, -1, 0)
+
+
+def test_split_is_the_same_in_every_process():
+    code = (
+        "from rlhf_lightning.data.split import split_by_group as s;"
+        "print(s([str(i % 40) for i in range(90)], str, 12, 3)[1])"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert told == {(str(split_by_group([str(i % 40) for i in range(90)], str, 12, 3)[1]) + "\n").encode()}
+
+
+def test_group_key():
+    row = SimpleNamespace(prompt=SimpleNamespace(text="p"), meta={"title": 3})
+    assert (group_key(None)(row), group_key("title")(row)) == ("p", "3")
+    with pytest.raises(UserError, match=r"data.group='tittle'.*title"):
+        group_key("tittle")(row)
+
+
+def test_sources_hold_out_by_prompt(write):
+    data = load_task_data(FORMAT, train=write("t.jsonl", demonstrations(200, 2)), test_size=20, validation_size=0.1)
+    parts = [{r.prompt.text for r in part} for part in (data.train, data.validation, data.test)]
+    assert [len(p) for p in (data.train, data.validation, data.test)] == [162, 18, 20]
+    assert len(parts[0] | parts[1] | parts[2]) == sum(map(len, parts)) == 100
+    assert [r.prompt for r in data.prompts] == [r.prompt for r in data.train]
+    assert all(r.references for r in data.prompts)
+    assert any("20 of 200 rows held out by prompt" in note for note in data.notes)
+    again = load_task_data(FORMAT, train=write("t.jsonl", demonstrations(200, 2)), test_size=20, validation_size=0.1)
+    assert again == data
+
+
+def test_sources_given_parts_stay_and_overlap_is_told(write):
+    train, test = write("t.jsonl", demonstrations(10)), write("u.jsonl", demonstrations(3))
+    data = load_task_data(FORMAT, train=train, validation=test, test=test)
+    assert (len(data.train), len(data.validation), len(data.test)) == (10, 3, 3)
+    assert "test: 3 of 3 prompts are also in train" in data.notes
+
+
+def test_sources_without_train(write):
+    data = load_task_data(FORMAT, test=write("u.jsonl", demonstrations(3)))
+    assert (data.train, data.validation, data.prompts, data.preferences) == ([], [], [], [])
+    assert len(data.test) == 3
+    assert load_task_data(FORMAT).notes == []
+
+
+def test_sources_preferences(write):
+    rows = [{"source": f"s{i // 3}", "chosen": "a", "rejected": "b"} for i in range(90)]
+    rows += [{"source": "same", "chosen": "a", "rejected": "a"}] * 4
+    data = load_task_data(FORMAT, preferences=write("p.jsonl", rows), test_size=9)
+    assert (len(data.preferences), len(data.preferences_test)) == (81, 9)
+    assert not {r.prompt.text for r in data.preferences} & {r.prompt.text for r in data.preferences_test}
+    assert "preferences: 4 preference(s) dropped, chosen and rejected are equal" in data.notes
+
+
+def test_sources_skip_counts_bad_rows_and_bad_lines(write):
+    rows = [*demonstrations(3), "{broken\n", {"source": "x"}, {"source": "", "reference": "r"}, {"source": 1}]
+    path = write("t.jsonl", rows)
+    with pytest.raises(UserError, match=r"t\.jsonl, line 4: .*\n\(data.on_bad_row=skip"):
+        load_task_data(FORMAT, train=path)
+    data = load_task_data(FORMAT, train=path, test_size=0, validation_size=0, on_bad_row="skip")
+    assert len(data.train) == 3
+    (note,) = data.notes
+    assert note.startswith("train: 4 bad row(s) skipped, such as: t.jsonl, line 4: this is no JSON")
+    assert "line 5" in note
+    assert "line 6" in note
+    assert "line 7" not in note
+
+
+def test_sources_nothing_left(write):
+    path = write("t.jsonl", ["{broken\n", {"source": "x"}])
+    with pytest.raises(UserError, match=r"data\.train: of .* no row is left\. train: 2 bad row"):
+        load_task_data(FORMAT, train=path, on_bad_row="skip")
+
+
+def test_sources_limit_is_seeded(write):
+    path = write("t.jsonl", demonstrations(100))
+    one, two, other = (
+        load_task_data(FORMAT, train=path, limit=10, test_size=0, validation_size=0, seed=s) for s in (1, 1, 2)
+    )
+    assert len(one.train) == 10
+    assert one == two != other
+    for option in ({"limit": 0}, {"on_bad_row": "ignore"}):
+        with pytest.raises(UserError, match=f"data.{next(iter(option))}"):
+            load_task_data(FORMAT, train=path, **option)
+
+
+def test_sources_renames_fit_parts_with_other_columns(write):
+    train = write("t.jsonl", [{"en": f"s{i}", "zh": "r"} for i in range(30)])
+    pairs = write("p.jsonl", [{"en": f"s{i}", "chosen": "a", "rejected": "b"} for i in range(30)])
+    data = load_task_data(FORMAT, train=train, preferences=pairs, columns={"source": "en", "reference": "zh"})
+    assert data.train
+    assert data.preferences
+    with pytest.raises(UserError, match=r"data.columns names 'weigth', which no row has"):
+        load_task_data(FORMAT, train=train, columns={"source": "en", "reference": "zh", "w": "weigth"})
+
+
+def test_read_prompts_without_references(write):
+    path = write("in.jsonl", [{"en": "one"}, {"en": "two", "zh": "r"}])
+    rows = read_prompts(path, FORMAT, {"source": "en", "reference": "zh"})
+    assert [(r.prompt.text, r.references) for r in rows] == [("one", []), ("two", ["r"])]
+    with pytest.raises(UserError, match="line 1: there is no column 'source'"):
+        read_prompts(path, FORMAT)
