@@ -8,8 +8,8 @@ from typing import Any
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
-"""Makes an optimizer of parameters (or parameter groups), with everything but them filled in."""
+OptimizerFactory = Callable[..., Optimizer]
+"""Makes an optimizer of parameters (or parameter groups) and ``lr``, with everything else filled in."""
 
 Schedule = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule of an optimizer and the number of steps of the whole training."""

@@ -116,7 +116,7 @@ class PPOModule(L.LightningModule):
         lr: float = 1e-5,
         value_lr: float | None = None,
         max_grad_norm: float = 1.0,
-        optimizer: optim.OptimizerFactory | Any = optim.default_optimizer,
+        optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.linear,
         critic: Policy | None = None,
         evaluator: Evaluator | None = None,

@@ -35,7 +35,7 @@ class RewardModule(L.LightningModule):
         self,
         model: RewardModel,
         lr: float = 1e-5,
-        optimizer: optim.OptimizerFactory | Any = optim.default_optimizer,
+        optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.cosine,
     ) -> None:
         super().__init__()

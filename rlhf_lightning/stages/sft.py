@@ -32,7 +32,7 @@ class SFTModule(L.LightningModule):
         self,
         policy: Policy | Classifier,
         lr: float = 2e-5,
-        optimizer: optim.OptimizerFactory | Any = optim.default_optimizer,
+        optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.cosine,
         evaluator: Evaluator | None = None,
     ) -> None:

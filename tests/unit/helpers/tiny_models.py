@@ -73,7 +73,7 @@ def write_model(kind: str, folder: Path, **config: Any) -> Path:
     spread_weights(model)
     if (head := model.get_output_embeddings()) is not None and kind != "bert":
         with torch.no_grad():
-            head.weight[1] *= 30 if kind == "t5" else 7  # some responses end, some don't
+            head.weight[1] *= 16 if kind == "t5" else 7  # some responses end, some don't
     model.save_pretrained(folder)
     return folder
 

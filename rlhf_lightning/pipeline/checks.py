@@ -1,0 +1,139 @@
+"""What is refused before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
+from rlhf_lightning.models.loading import check_window, load_config, load_tokenizer, model_kind
+from rlhf_lightning.pipeline.measure import functions
+from rlhf_lightning.pipeline.run import Run
+from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.rewards import LearnedReward, RewardMix
+from rlhf_lightning.tasks import sample_files
+
+STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
+
+
+PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
+
+
+def check_stages(cfg: dict[str, Any]) -> None:
+    """Refuse stages that can't be run, or not in this order.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    stages = cfg["stages"]
+    if not isinstance(stages, list) or not stages:
+        raise UserError("stages must be a list, such as stages=[sft] or stages=[sft,reward,ppo]")
+    if unknown := [s for s in stages if s not in STAGES]:
+        raise UserError(f"there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    if len(set(stages)) < len(stages):
+        raise UserError(f"stages={stages}: a stage may occur once")
+    made = cfg["model"].get("tiny") is not None
+    first = stages[0]
+    if made and cfg["policy"] is None and first in ("ppo", "evaluate", "predict"):
+        raise UserError(
+            f"stages={stages} begins with {first} but there is no policy: give policy=FOLDER, put sft before it, or "
+            "start from a pre-trained model with model=hf model.name=..."
+        )
+    if "ppo" in stages:
+        learned = [name for name, r in cfg["ppo"]["rewards"].items() if r["_target_"].endswith("LearnedReward")]
+        before = stages[: stages.index("ppo")]
+        if "sft" in stages and "sft" not in before:
+            raise UserError(f"stages={stages}: sft must come before ppo")
+        external = [name for name in learned if cfg["ppo"]["rewards"][name].get("model") is not None]
+        if set(learned) - set(external) and "reward" not in before and cfg["reward_model"] is None:
+            raise UserError(
+                f"stages={stages}: ppo's reward {learned[0]!r} needs a reward model: put reward before ppo, give "
+                "reward_model=FOLDER, or choose another reward, such as rewards=chrf"
+            )
+        if not cfg["ppo"]["rewards"]:
+            raise UserError("ppo has no reward: choose some, such as rewards=learned or rewards=[chrf,bleu]")
+        if cfg["ppo"]["updates"] < 1:
+            raise UserError(f"ppo.updates must be at least 1, not {cfg['ppo']['updates']}")
+    if "predict" in stages and cfg["predict"]["input"] is None:
+        raise UserError("the stage predict needs predict.input=FILE, a file of prompts")
+
+
+def settle_sample(cfg: dict[str, Any]) -> list[str]:
+    """Where some of the sample's parts were replaced by the user's files, drop the others: they don't belong together.
+
+    Returns:
+        A note of what was dropped.
+    """
+    data = cfg["data"]
+    known = sample_files(cfg["task"]["name"])
+    sample = {part for part in PARTS if data[part] is not None and data[part] == known.get(part)}
+    own = [part for part in PARTS if data[part] is not None and part not in sample]
+    if not own or not sample:
+        return []
+    for part in sample:
+        data[part] = None
+    data["gold"] = None
+    return [f"data.{', data.'.join(own)} replaced the sample data; none of the sample's other parts is used"]
+
+
+def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
+    """Refuse stages whose rows are missing.
+
+    Raises:
+        UserError: naming the option that gives them.
+    """
+    stages, target = cfg["stages"], cfg["task"]["metrics"]
+    if "sft" in stages and not data.train:
+        raise UserError("the stage sft needs demonstrations: give data.train=FILE, or leave sft out of stages")
+    if "reward" in stages and not data.preferences:
+        raise UserError(
+            "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected), or leave it "
+            "out, as in stages=[sft], or stages=[sft,ppo] with another reward, such as rewards=chrf"
+        )
+    if "ppo" in stages and len(data.prompts) < cfg["ppo"]["loader"]["batch_size"]:
+        raise UserError(
+            f"ppo has {len(data.prompts)} prompts, fewer than one batch of {cfg['ppo']['loader']['batch_size']}: give "
+            "data.prompts=FILE or data.train=FILE, or lower ppo.loader.batch_size"
+        )
+    if set(stages) & {"sft", "ppo", "evaluate"} and not data.test:
+        raise UserError(
+            "there are no held-out rows to measure on: give data.test=FILE, or data.train to split them off"
+        )
+    if target and any(not row.references for row in data.test):
+        raise UserError("a test row has no reference, which the task's metrics need")
+
+
+def check_models(run: Run) -> None:
+    """Load what the run starts from, and see that everything fits before anything is trained.
+
+    Raises:
+        UserError: for a model that doesn't fit its stage or the task, or a reward that fails on two examples.
+    """
+    cfg, stages = run.cfg, run.cfg["stages"]
+    if set(stages) - {"reward"}:
+        fresh = "sft" in stages
+        run.policy = load_answerer(run.spec, **run.limits, labels=run.labels, fresh_head=fresh)
+        if isinstance(run.policy, Classifier) and "ppo" in stages:
+            raise UserError(
+                f"{run.spec.name!r} is an encoder: it can't generate text, so it can't be PPO's policy. Use "
+                "stages=[sft], or choose a causal or sequence-to-sequence model."
+            )
+    if "reward" in stages and cfg["reward"].get("model") is not None:
+        spec = reward_spec(run)
+        config = load_config(spec)
+        limits = run.limits
+        codec = Codec(load_tokenizer(spec), model_kind(config, spec), limits["max_prompt"], limits["max_completion"])
+        check_window(config, codec, spec.name)
+    if cfg["reward_model"] is not None:
+        run.reward_model = RewardModel.load(
+            ModelSpec(cfg["reward_model"], trust_remote_code=cfg["model"]["trust_remote_code"]), **run.limits
+        )
+    rows = [row for row in run.data.prompts[:2] if row.references]
+    if "ppo" in stages and rows:
+        mix = {k: r for k, r in functions(run).items() if not isinstance(r, LearnedReward)}
+        if mix:
+            RewardMix(mix).each(rows, [row.references[0] for row in rows], torch.device("cpu"))

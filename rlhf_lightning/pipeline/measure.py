@@ -1,0 +1,155 @@
+"""Every policy on the held-out rows, and the results of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rlhf_lightning.callbacks import CollectSamples
+from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.modules import PromptDataModule
+from rlhf_lightning.data.rows import PromptRow
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.models import Sampling
+from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, make_trainer, say
+from rlhf_lightning.report import PolicyResult, print_report, write_report, write_samples
+from rlhf_lightning.report import Sample as ReportSample
+from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
+from rlhf_lightning.stages import EvaluateModule, Evaluator
+
+GUARDRAILS = {
+    "kl": None,
+    "length": None,
+    "eos_rate": "max",
+    "empty_rate": "min",
+    "longest_repeat": "min",
+    "copied": None,
+    "duplicates": None,
+    "distinct_2": None,
+    "distinct_1": None,
+    "prompt_echo": "min",
+}
+"""Measures beside the task's own, the most telling first, and which way is better."""
+
+
+def task_metrics(run: Run) -> dict[str, Any]:
+    """The task's metrics, new."""
+    return {name: instantiate(metric) for name, metric in run.cfg["task"]["metrics"].items()}
+
+
+def gold_functions(run: Run) -> dict[str, Reward]:
+    """The data's hidden judge, where it has one."""
+    path = run.cfg["data"]["gold"]
+    return {"gold": FunctionReward(path)} if path else {}
+
+
+def gold_mix(run: Run) -> RewardMix | None:
+    """The same as a mix of its own."""
+    return RewardMix(gold_functions(run)) if gold_functions(run) else None
+
+
+def functions(run: Run) -> dict[str, Reward]:
+    """PPO's rewards by name; learned ones that name no model use the run's."""
+    made: dict[str, Reward] = {}
+    limits = {k: v for k, v in run.limits.items() if k != "system"}
+    for name, config in run.cfg["ppo"]["rewards"].items():
+        config = {k: v for k, v in config.items() if k != "weight"}
+        if config["_target_"].endswith("LearnedReward"):
+            if config.get("model") is not None:
+                made[name] = instantiate(config, **limits)
+            elif run.reward_model is not None:
+                made[name] = instantiate(config, model=run.reward_model)
+        else:
+            made[name] = instantiate(config)
+    return made
+
+
+def sampling(run: Run) -> Sampling:
+    """How answers are drawn when they are measured."""
+    cfg = run.cfg["evaluate"]
+    return Sampling(cfg["greedy"], cfg["temperature"], cfg["top_k"], cfg["top_p"])
+
+
+def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
+    """Answer the test prompts with the current policy, and add its row to the results."""
+    assert run.policy is not None
+    evaluator = Evaluator(task_metrics(run), None, sampling(run), reference)
+    collect = CollectSamples()
+    trainer = make_trainer(run, "evaluate", {}, [collect], logger=False)
+    data = PromptDataModule([], run.data.test, run.policy.codec, 0, run.cfg["evaluate"]["batch_size"])
+    say(f"measuring {name} on {len(run.data.test)} held-out prompts")
+    try:
+        trainer.test(EvaluateModule(run.policy, evaluator), data.test_dataloader(), verbose=False)
+    except SystemExit:
+        raise Interrupted from None
+    if trainer.interrupted:
+        raise Interrupted
+    figures = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
+    describe(run, evaluator, figures)
+    run.results.policies.append(PolicyResult(name, model, figures))
+    run.answers[name] = collect.samples
+    score_answers(run)
+
+
+def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
+    """Which column each measure belongs to, and which way is better."""
+    columns, directions = run.results.columns, run.results.directions
+    tasks = [key for key in figures if key not in GUARDRAILS]
+    columns["task"] = list(dict.fromkeys([*columns.get("task", []), *tasks]))
+    columns["guardrails"] = list(GUARDRAILS)
+    columns.setdefault("reward", [])
+    directions |= GUARDRAILS
+    for key in tasks:
+        metric = evaluator.source.get(key)
+        directions[key] = {True: "max", False: "min", None: None}[getattr(metric, "higher_is_better", None)]
+    directions["unparsed"] = "min"
+
+
+def score_answers(run: Run) -> None:
+    """Score every policy's answers by every reward there is by now: also those that came before the reward model."""
+    rewards = {**gold_functions(run), **(functions(run) if "ppo" in run.cfg["stages"] else {})}
+    if run.reward_model is not None and not any(isinstance(r, LearnedReward) for r in rewards.values()):
+        rewards["learned"] = LearnedReward(run.reward_model)
+    run.results.columns["reward"] = list(rewards)
+    run.results.directions |= dict.fromkeys(rewards, "max")
+    for policy in run.results.policies:
+        samples = run.answers[policy.name]
+        known = run.scores.setdefault(policy.name, {})
+        missing = {name: reward for name, reward in rewards.items() if name not in known}
+        if not missing or not samples:
+            continue
+        device = run.reward_model.device if run.reward_model is not None else torch.device("cpu")
+        known |= RewardMix(missing).each([s.row for s in samples], [s.completion for s in samples], device)
+        policy.metrics |= {name: float(known[name].mean()) for name in missing}
+
+
+def report_samples(run: Run) -> list[ReportSample]:
+    """The test rows with what every policy answered, for samples.jsonl."""
+    rows: dict[int, PromptRow] = {s.id: s.row for samples in run.answers.values() for s in samples}
+    made = []
+    for i, row in sorted(rows.items()):
+        sample = ReportSample(i, transcript(row.prompt.text), row.references)
+        for policy, samples in run.answers.items():
+            for position, s in enumerate(samples):
+                if s.id == i:
+                    sample.completions[policy] = s.completion
+                    sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in run.scores[policy].items()}
+        made.append(sample)
+    return made
+
+
+def save_results(run: Run) -> None:
+    """Write metrics.json and samples.jsonl as they stand."""
+    if is_rank_zero():
+        run.results.write(run.dir / "metrics.json")
+        write_samples(run.dir / "samples.jsonl", report_samples(run))
+
+
+def finish(run: Run) -> None:
+    """Write everything, and show it."""
+    finish_wandb(run)
+    save_results(run)
+    if is_rank_zero():
+        write_report(run.dir)
+        print_report(run.dir, n_samples=run.cfg["samples"])

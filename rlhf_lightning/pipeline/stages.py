@@ -1,0 +1,172 @@
+"""The stages: each takes the run as the one before left it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.data.sources import TaskData, read_prompts
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.models import ModelSpec, Policy, RewardModel, make_tiny
+from rlhf_lightning.pipeline.measure import (
+    functions,
+    gold_functions,
+    gold_mix,
+    measure,
+    sampling,
+    score_answers,
+    task_metrics,
+)
+from rlhf_lightning.pipeline.run import Run, fit, is_rank_zero, make_trainer, say
+from rlhf_lightning.report.results import write_atomic
+from rlhf_lightning.rewards import LearnedReward, RewardMix
+from rlhf_lightning.stages import EvaluateModule, Evaluator
+
+
+def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpec:
+    """The model that the run starts from: `policy`, the one that `model` names, or a tiny one made now.
+
+    Raises:
+        UserError: if a tiny model is asked for and there is no text to train its tokenizer on.
+    """
+    model = {k: v for k, v in cfg["model"].items() if k not in ("tiny", "recommended")}
+    if cfg["policy"] is not None:
+        return instantiate({**model, "name": cfg["policy"]}, revision=None)
+    if cfg["model"].get("tiny") is None:
+        return instantiate(model)
+    texts = [f"{transcript(row.prompt.text)} {row.completion}" for row in data.train]
+    texts += [f"{transcript(row.prompt.text)} {row.chosen}" for row in data.preferences]
+    if not texts:
+        raise UserError("model=tiny trains its tokenizer on the data's text, but there is none: give data.train=FILE")
+    folder = directory / "base" / "model"
+    if is_rank_zero():
+        make_tiny(instantiate(cfg["model"]["tiny"]), texts, folder)
+    return instantiate({**model, "name": str(folder)})
+
+
+def run_sft(run: Run) -> None:
+    """Fine-tune the policy on demonstrations."""
+    cfg = dict(run.cfg["sft"])
+    loader, options = cfg.pop("loader"), cfg.pop("trainer")
+    assert run.policy is not None
+    evaluator = Evaluator(task_metrics(run), gold_mix(run))
+    module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
+    data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
+    fit(run, "sft", module, data, options, lambda folder: run.policy.save(folder))  # type: ignore[union-attr]
+    run.spec = run.spec.at(run.dir / "sft" / "model")
+    measure(run, "sft", "sft/model")
+
+
+def reward_spec(run: Run) -> ModelSpec:
+    """The model that the reward model starts from: its own where one is named, else the policy as it is now."""
+    model = run.cfg["reward"].get("model")
+    if model is None:
+        return run.spec
+    return instantiate({k: v for k, v in model.items() if k not in ("tiny", "recommended")})
+
+
+def run_reward(run: Run) -> None:
+    """Learn a reward from preferences."""
+    cfg = dict(run.cfg["reward"])
+    loader, options, normalise = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("normalise")
+    cfg.pop("model", None)
+    if normalise not in ("scale", "shift", "none"):
+        raise UserError(f"reward.normalise must be scale, shift or none, not {normalise!r}")
+    model = RewardModel.load(reward_spec(run), **run.limits, fresh_head=True)
+    module = instantiate(cfg, model=model)
+    data = PreferenceDataModule(
+        run.data.preferences, run.data.preferences_test, model.codec, **loader, seed=run.cfg["seed"]
+    )
+
+    def save(folder: Path) -> None:
+        model.eval()
+        if normalise != "none":
+            shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
+            shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
+            model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
+        model.save(folder)
+
+    measured = fit(run, "reward", module, data, options, save)
+    prefix = "reward/val/"
+    run.results.reward_model = {k.removeprefix(prefix): float(v) for k, v in measured.items() if k.startswith(prefix)}
+    run.reward_model = model
+    score_answers(run)
+
+
+def run_ppo(run: Run) -> None:
+    """Optimise the policy against the rewards."""
+    cfg = dict(run.cfg["ppo"])
+    loader, options, updates = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("updates")
+    weights = {name: reward["weight"] for name, reward in cfg.pop("rewards").items()}
+    critic = cfg.pop("critic")
+    run.policy = None  # its memory is given back before the next one is loaded
+    policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
+    rewards = functions(run)
+    evaluator = Evaluator(task_metrics(run), RewardMix({**gold_functions(run), **rewards}))
+    module = instantiate(
+        cfg,
+        policy=policy,
+        rewards=rewards,
+        reward_weights=weights,
+        critic=separate_critic(run, critic),
+        evaluator=evaluator,
+    )
+    data = PromptDataModule(run.data.prompts, run.data.validation, policy.codec, **loader, seed=run.cfg["seed"])
+    options = {
+        "max_epochs": -1,
+        "max_steps": updates * cfg["epochs"] * cfg["minibatches"],
+        "check_val_every_n_epoch": None,
+        **options,
+    }
+    run.policy = policy
+    fit(run, "ppo", module, data, options, lambda folder: policy.save(folder))
+    run.spec = run.spec.at(run.dir / "ppo" / "model")
+    measure(run, "ppo", "ppo/model", reference=module.reference)
+
+
+def separate_critic(run: Run, critic: str) -> Policy | None:
+    """A critic apart from the policy: from a reward model where one fits, with that model's values to begin with."""
+    if critic == "shared":
+        return None
+    folder = critic if critic != "separate" else None
+    if folder is not None:
+        return Policy.critic_from(RewardModel.load(ModelSpec(folder), **run.limits))
+    return (
+        Policy.critic_from(run.reward_model)
+        if run.reward_model is not None
+        else Policy.load(run.spec, **run.limits, value_head=True)
+    )
+
+
+def run_predict(run: Run) -> None:
+    """Answer a file of prompts, and score the answers where there is a reward model."""
+    cfg = run.cfg["predict"]
+    data = run.cfg["data"]
+    rows = read_prompts(cfg["input"], instantiate(run.cfg["task"]["format"]), data["columns"], data["encoding"])
+    assert run.policy is not None
+    trainer = make_trainer(run, "predict", {}, [], logger=False)
+    loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])
+    batches = trainer.predict(EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader())
+    samples = sorted((s for batch in batches or [] for s in batch), key=lambda s: s.id)  # type: ignore[union-attr]
+    texts = [s.completion for s in samples]
+    scores: dict[str, torch.Tensor] = {}
+    if run.reward_model is not None:
+        scores["learned"] = LearnedReward(run.reward_model).score([s.row.prompt for s in samples], texts).cpu()
+    lines = [
+        json.dumps(
+            {"prompt": s.row.prompt.text, "completion": s.completion}
+            | ({"rewards": {k: round(float(v[i]), 6) for k, v in scores.items()}} if scores else {}),
+            ensure_ascii=False,
+        )
+        for i, s in enumerate(samples)
+    ]
+    path = Path(cfg["output"] or run.dir / "predict" / "predictions.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "\n".join(lines) + "\n")
+    say(f"{len(lines)} completions in {path}")
