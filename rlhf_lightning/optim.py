@@ -17,7 +17,7 @@ Schedule = Callable[[Optimizer, int], LRScheduler]
 
 def default_optimizer(parameters: Iterable[Any], lr: float) -> Optimizer:
     """AdamW with eps 1e-5 (arXiv:2403.17031, detail 20) and no weight decay."""
-    return AdamW(parameters, lr=lr, eps=1e-5, weight_decay=0.0)
+    return AdamW(parameters, lr=lr, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0)
 
 
 def _warmup_steps(warmup: float, steps: int) -> int:

@@ -36,12 +36,13 @@ def run(cfg: DictConfig) -> float | None:
 
 def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
     settings = HydraConfig.get()
-    group = Path(settings.sweep.dir).name if settings.mode.name == "MULTIRUN" else None
+    group = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
     return run_pipeline(cfg, Path(settings.runtime.output_dir), group)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share."""
+"""Settings and fixtures of the whole suite: no network, one thread, and the real data sets where they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+
+# Before anything imports torch, wandb or the hub's client: they read these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and parallel test processes would fight for cores."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

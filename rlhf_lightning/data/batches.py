@@ -154,7 +154,7 @@ def pair_batch(rows: Sequence[PreferenceRow], codec: Codec) -> PairBatch:
         input_ids,
         mask,
         pad([p.type_ids or [] for p in pairs], 0)[0] if typed else None,
-        torch.tensor([row.weight for row in rows]),
-        torch.tensor([row.margin for row in rows]),
+        torch.tensor([row.weight for row in rows], dtype=torch.float),
+        torch.tensor([row.margin for row in rows], dtype=torch.float),
         torch.tensor([len(completion) for _, completion in texts]),
     )

@@ -46,17 +46,24 @@ def transcript(text: Text) -> str:
 def _shorten(prompt: Prompt, drop: int) -> Text:
     """The prompt with ``drop`` characters fewer, taken where they are missed least."""
     if not isinstance(prompt.text, str):
-        messages, kept = list(prompt.text), drop
-        while len(messages) > 1 and kept >= len(messages[0]["content"]):
-            kept -= len(messages[0]["content"])
-            messages = messages[1:]
-        first: Message = {**messages[0], "content": messages[0]["content"][kept:]}
-        return [first, *messages[1:]]
+        return _shorten_chat(prompt.text, drop)
     if prompt.cut is None:
         return prompt.text[drop:]
     start, end = prompt.cut
     left = max(drop - (end - start), 0)  # the cuttable part is used up: go on from the beginning
     return (prompt.text[: max(start, end - drop)] + prompt.text[end:])[left:]
+
+
+def _shorten_chat(messages: list[Message], drop: int) -> list[Message]:
+    """A chat without its oldest turns; the system message stays, and the user still has the first word."""
+    system = messages[:1] if messages[0]["role"] == "system" else []
+    turns = messages[len(system) :]
+    while len(turns) > 1 and (drop >= len(turns[0]["content"]) or turns[0]["role"] == "assistant"):
+        drop = max(drop - len(turns[0]["content"]), 0)
+        turns = turns[1:]
+    kept = [{**message, "content": message["content"][drop:]} for message in turns[:1]]
+    left = max(drop - len(turns[0]["content"]), 0) if turns else drop  # the turns are used up
+    return [{**message, "content": message["content"][left:]} for message in system] + kept + turns[1:]
 
 
 def _fit(prompt: Prompt, encode: Callable[[Text], list[int]], limit: int) -> EncodedPrompt:
@@ -140,15 +147,26 @@ class Codec:
             messages = [{"role": "user", "content": text}] if isinstance(text, str) else list(text)
             if self.system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": self.system})
-            return list(
-                self.tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-            )
+            return self._chat_ids(messages)
         ids = list(self.tokenizer(transcript(text))["input_ids"])
         if self.kind == "causal" and ids and ids[-1] == self.eos_id:
             ids.pop()  # some tokenizers end every text; a causal model would take the prompt for finished
         return ids
+
+    def _chat_ids(self, messages: list[Message]) -> list[int]:
+        from jinja2 import TemplateError
+
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except TemplateError as error:  # a template may refuse system messages, or two turns of one role
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of {roles}: {error}. Mend the "
+                "prompt's messages, or set task.system=null."
+            ) from error
+        return list(ids)
 
     def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
         """Ids of a prompt, shortened to ``max_prompt`` tokens where it is longer (the instruction's end is kept)."""
@@ -160,11 +178,15 @@ class Codec:
             # Word-initial pieces carry the space before them; SentencePiece tokenizers add theirs themselves.
             pieces = self.tokenizer.tokenize("a")
             lead = "" if pieces and pieces[0].startswith("\u2581") else " "
-        return list(self.tokenizer(lead + completion, add_special_tokens=False)["input_ids"])
+        # A text that spells a special token, such as </s>, is text: it must not end the completion.
+        ids = self.tokenizer(lead + completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return list(ids)
 
     def encode_completion(self, prompt: Prompt, completion: str) -> list[int]:
         """Ids of a completion with the end-of-sequence token, cut at ``max_completion`` (a cut one has no end)."""
         if self.kind == "encoder":
+            if completion not in self.labels:
+                raise UserError(f"{completion!r} is not one of the model's labels: {', '.join(self.labels)}")
             return [self.labels.index(completion)]
         return [*self._completion_ids(prompt, completion), self.eos_id][: self.max_completion]
 
@@ -176,8 +198,8 @@ class Codec:
         limit = self.max_prompt + self.max_completion
         if self.kind == "encoder":
             room = max(limit - self.max_prompt, 1)
-            answer = self.tokenizer(completion, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
-            text = self.tokenizer.decode(answer) if len(answer) == room else completion
+            answer = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+            text = completion if len(answer) <= room else self.tokenizer.decode(answer[:room])
 
             def encode(t: Text) -> list[int]:
                 return list(self.tokenizer(transcript(t), text)["input_ids"])

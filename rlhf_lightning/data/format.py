@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import string
@@ -32,6 +33,7 @@ class RowFormat:
 
     A record with a column ``prompt`` (text or chat messages) and without all the template's columns is taken as TRL
     writes it: ``prompt`` as it is, and the columns ``completion``, ``references``, ``chosen``, ``rejected``, ``label``.
+    Preferences may also be two whole chats, or two transcripts, that begin with the prompt.
 
     Attributes:
         prompt: template over columns, such as ``"{document}\\nHeadline:"``; a literal brace is doubled.
@@ -40,7 +42,7 @@ class RowFormat:
         cut: the column of the template that is shortened when the prompt is too long.
         chosen, rejected: columns of a preference.
         weight, margin: columns of its weight and margin, if there are any.
-        labels: the closed set of labels that completions and references are of.
+        labels: the closed set of labels that completions and references are of; a preference may be between others.
         no_answer: text that stands for an empty list of references.
     """
 
@@ -56,6 +58,12 @@ class RowFormat:
     no_answer: str | None = None
 
     def __post_init__(self) -> None:
+        for label in self.labels or ():
+            if not isinstance(label, str) or not label or label != label.strip():
+                raise UserError(
+                    f"labels: {label!r} must be a text without space around it. YAML takes numbers and words such as "
+                    "yes and no for something else: write them in quotes."
+                )
         try:
             names = self.template_columns
         except ValueError as error:
@@ -127,12 +135,16 @@ class RowFormat:
             if name not in values:
                 raise self._missing(record, name)
         has_prompt = "prompt" in values or all(c in values for c in self.template_columns)
-        if not has_prompt and all(_is_transcript(values[name]) for name in (self.chosen, self.rejected)):
-            prompt, chosen, rejected = split_transcripts(record.place, values[self.chosen], values[self.rejected])
+        first, second = values[self.chosen], values[self.rejected]
+        if _is_chat(first) and _is_chat(second):
+            prompt, chosen, rejected = split_chats(record.place, first, second)
+        elif not has_prompt and _is_transcript(first) and _is_transcript(second):
+            prompt, chosen, rejected = split_transcripts(record.place, first, second)
         else:
             prompt = self._prompt(record)
-            chosen = self._answer(record, self.chosen, values[self.chosen])
-            rejected = self._answer(record, self.rejected, values[self.rejected])
+            # Answers that were judged may be anything a model wrote, also what is no label.
+            chosen = self._answer(record, self.chosen, first, closed=False)
+            rejected = self._answer(record, self.rejected, second, closed=False)
         if chosen == rejected:
             raise SameCompletions(f"{record.place}: chosen and rejected are equal")
         weight, margin = self._number(record, self.weight, 1.0), self._number(record, self.margin, 0.0)
@@ -146,7 +158,7 @@ class RowFormat:
         """
         row = self.sft_row(record)
         label = record.values.get("label")
-        known = {"true": True, "1": True, "false": False, "0": False}
+        known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
         if str(label).strip().lower() not in known:
             raise UserError(f"{record.place}: the field 'label' is {label!r}; expected true or false")
         return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], record.values)
@@ -169,11 +181,12 @@ class RowFormat:
         if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
             value = " ".join(value)  # a text given as a list of its sentences
         if not isinstance(value, str) or not value.strip():
-            found = "empty" if value in ("", None, []) or isinstance(value, str) else f"a {type(value).__name__}"
-            raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text")
+            found = "empty" if value in ("", None, []) or isinstance(value, str) else f"of type {type(value).__name__}"
+            remedy = f": write it in quotes, {json.dumps(str(value))}" if isinstance(value, (bool, int, float)) else ""
+            raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text{remedy}")
         return value
 
-    def _answer(self, record: Record, name: str, value: Any) -> str:
+    def _answer(self, record: Record, name: str, value: Any, closed: bool = True) -> str:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             if value[0].get("role") != "assistant":
                 raise UserError(
@@ -183,7 +196,7 @@ class RowFormat:
         if value == "" and self.no_answer is not None:
             value = self.no_answer
         text = self._text(record, name, value).strip()
-        if self.labels is not None and text not in self.labels:
+        if closed and self.labels is not None and text not in self.labels:
             close = difflib.get_close_matches(text, list(self.labels), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UserError(
@@ -234,6 +247,37 @@ def _messages(place: str, value: Any) -> list[Message] | None:
         if not (isinstance(message, dict) and all(isinstance(message.get(k), str) for k in ("role", "content"))):
             raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {message!r}")
     return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def _is_chat(value: Any) -> bool:
+    """A chat with its prompt: one message alone is an answer."""
+    return isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
+
+
+def split_chats(place: str, chosen: list[Any], rejected: list[Any]) -> tuple[Prompt, str, str]:
+    """Split two chats that differ in the last message, as TRL has preferences without a prompt.
+
+    Args:
+        place: for errors.
+        chosen, rejected: the messages; the last is the assistant's.
+
+    Returns:
+        The common beginning, and the last message of either.
+
+    Raises:
+        SameCompletions: if they are equal.
+        EmptyAnswer: if an answer is empty.
+        UserError: if they differ before the last message, or that is not the assistant's.
+    """
+    first, second = _messages(place, chosen) or [], _messages(place, rejected) or []
+    if first[:-1] != second[:-1] or {first[-1]["role"], second[-1]["role"]} != {"assistant"}:
+        raise UserError(f"{place}: the chats of chosen and rejected must differ in the assistant's last message alone")
+    answers = first[-1]["content"].strip(), second[-1]["content"].strip()
+    if answers[0] == answers[1]:
+        raise SameCompletions(f"{place}: chosen and rejected are equal")
+    if not all(answers):
+        raise EmptyAnswer(f"{place}: the field {'chosen' if not answers[0] else 'rejected'!r} has an empty answer")
+    return Prompt(first[:-1]), *answers
 
 
 def _is_transcript(value: Any) -> bool:

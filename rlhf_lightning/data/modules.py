@@ -178,7 +178,7 @@ class PromptDataModule(_PromptValidation):
         seed: of the order.
 
     Raises:
-        UserError: with fewer prompts than one batch needs.
+        UserError: with fewer prompts than one batch needs; without any, when they are to be trained on.
     """
 
     def __init__(
@@ -199,6 +199,7 @@ class PromptDataModule(_PromptValidation):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PromptBatch`, all of ``batch_size``."""
+        _need(self.train, "prompts to answer: give data.prompts or data.train, or leave ppo out of stages")
         # Under several ranks Lightning puts a DistributedSampler in its place, which keeps the shuffling.
         return DataLoader(
             self.train,  # type: ignore[arg-type]

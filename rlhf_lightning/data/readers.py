@@ -76,8 +76,13 @@ def read_records(
         on_bad(error)
 
     if isinstance(source, Mapping):
-        records = _parallel({str(k): Path(v) for k, v in source.items()}, encoding)
+        for column, file in source.items():
+            if not isinstance(file, (str, Path)):
+                raise UserError(f"{{column: file}}: the file of the column {column!r} is {file!r}; expected one path")
+        records = _parallel({str(k): Path(v).expanduser() for k, v in source.items()}, encoding)
     elif not isinstance(source, (str, Path)):
+        if not isinstance(source, Sequence):
+            raise UserError(f"{source!r} is no source of rows: give a file, a folder, a hub id, or a list of these")
         for part in source:
             yield from read_records(part, encoding=encoding, columns=columns, on_bad=on_bad)
         return
@@ -135,6 +140,9 @@ def _check_exists(path: Path) -> None:
     raise UserError(f"there is no file {path}{where}{_hint(path.name, beside)}")
 
 
+_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
 @contextmanager
 def _text(path: Path, encoding: str) -> Iterator[TextIO]:
     """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte."""
@@ -152,12 +160,16 @@ def _text(path: Path, encoding: str) -> Iterator[TextIO]:
             yield text
         except UnicodeDecodeError as error:
             raise _undecodable(path, encoding) from error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except _BROKEN_GZIP as error:
             raise UserError(f"{path} is no whole gzip file: {error}") from error
 
 
 def _undecodable(path: Path, encoding: str) -> UserError:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except _BROKEN_GZIP as error:
+        return UserError(f"{path} is no whole gzip file: {error}")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return UserError(f"{path.name} is UTF-16 text. Say so: data.encoding=utf-16.")
     for number, line in enumerate(content.split(b"\n"), start=1):
@@ -172,7 +184,7 @@ def _undecodable(path: Path, encoding: str) -> UserError:
 
 
 def _file(path: Path, encoding: str, columns: Columns, bad: OnBad) -> Iterator[Record]:
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    suffix = (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
     if suffix == ".parquet":
         yield from _parquet(path)
         return
@@ -192,23 +204,24 @@ def _file(path: Path, encoding: str, columns: Columns, bad: OnBad) -> Iterator[R
             yield from _table(path.name, lines, "," if suffix == ".csv" else "\t", names, bad)
 
 
-def _object(place: str, value: Any, bad: OnBad) -> Iterator[Record]:
+def _object(place: str, value: Any, bad: OnBad, hint: str = "") -> Iterator[Record]:
     if isinstance(value, dict):
         yield Record(place, value)
     else:
-        bad(UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}"))
+        bad(UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}{hint}"))
 
 
 def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
     for number, line in enumerate(text, start=1):
         if line.strip():
             place = f"{name}, line {number}"
+            hint = ". If the whole file is one list, name it .json" if line.lstrip()[0] == "[" else ""
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}"))
+                bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}{hint}"))
                 continue
-            yield from _object(place, value, bad)
+            yield from _object(place, value, bad, hint)
 
 
 def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
@@ -235,21 +248,25 @@ def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
 
 def _squad(name: str, articles: list[Any]) -> Iterator[Record]:
     for article in articles:
-        for paragraph in article["paragraphs"]:
-            for qa in paragraph["qas"]:
-                place = f"{name}, question {qa.get('id')}"
-                try:
-                    answers = [] if qa.get("is_impossible") else [a["text"] for a in qa["answers"]]
-                    values = {
-                        "id": qa.get("id"),
-                        "title": article.get("title", ""),
-                        "context": paragraph["context"],
-                        "question": qa["question"],
-                        "answers": list(dict.fromkeys(answers)),
-                    }
-                except (KeyError, TypeError) as error:
-                    raise UserError(f"{place}: the field {error} of SQuAD's form is missing") from error
-                yield Record(place, values)
+        title = article.get("title", "") if isinstance(article, dict) else ""
+        for paragraph in _member(f"{name}, article {title!r}", article, "paragraphs", list):
+            context = _member(f"{name}, article {title!r}", paragraph, "context", str)
+            for qa in _member(f"{name}, article {title!r}", paragraph, "qas", list):
+                place = f"{name}, question {qa.get('id') if isinstance(qa, dict) else ''}"
+                question = _member(place, qa, "question", str)
+                found = [] if qa.get("is_impossible") else _member(place, qa, "answers", list)
+                answers = list(dict.fromkeys(_member(place, answer, "text", str) for answer in found))
+                values = {"title": title, "context": context, "question": question, "answers": answers}
+                yield Record(place, {"id": qa.get("id"), **values})
+
+
+def _member(place: str, value: Any, field: str, kind: type) -> Any:
+    """A field of an object in SQuAD's form, of the kind it must have."""
+    found = value.get(field) if isinstance(value, dict) else None
+    if not isinstance(found, kind):
+        state = "missing" if found is None else f"a {type(found).__name__}, not a {kind.__name__}"
+        raise UserError(f"{place}: the field {field!r} of SQuAD's form is {state}")
+    return found
 
 
 def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | None, bad: OnBad) -> Iterator[Record]:
@@ -289,7 +306,8 @@ def _parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
     for column, path in paths.items():
         _check_exists(path)
         with _text(path, encoding) as text:
-            texts[column] = text.read().removesuffix("\n").split("\n")
+            content = text.read()
+            texts[column] = content.removesuffix("\n").split("\n") if content else []
     counts = {str(paths[column]): len(lines) for column, lines in texts.items()}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{path} has {count} lines" for path, count in counts.items())
@@ -318,7 +336,7 @@ def _parquet(path: Path) -> Iterator[Record]:
             for row in batch.to_pylist():
                 number += 1
                 yield Record(f"{path.name}, row {number}", row)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is no Parquet file: {error}") from error
 
 

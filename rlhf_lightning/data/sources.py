@@ -58,6 +58,7 @@ class _Reader:
     def rows(self, name: str, source: Source, convert: Callable[[Record], Row]) -> list[Row]:
         """Rows of one part, as many as `limit` allows, drawn at random."""
         rows: list[Row] = []
+        told = len(self.notes)
         same, empty, bad = 0, 0, list[str]()
 
         def refuse(error: UserError) -> None:
@@ -74,7 +75,7 @@ class _Reader:
             except EmptyAnswer:
                 empty += 1
             except UserError as error:
-                refuse(error)
+                refuse(UserError(f"{error}{self._unnamed(record)}"))
         if same:
             self.notes.append(f"{name}: {same} preference(s) dropped, chosen and rejected are equal")
         if empty:
@@ -82,11 +83,16 @@ class _Reader:
         if bad:
             self.notes.append(f"{name}: {len(bad)} bad row(s) skipped, such as: {'; '.join(bad[:3])}")
         if not rows:
-            raise UserError(f"data.{name}: of {source} no row is left. {' '.join(self.notes[-2:])}")
+            raise UserError(f"data.{name}: of {source} no row is left. {' '.join(self.notes[told:])}")
         if self.limit is not None and len(rows) > self.limit:
             kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
             rows = [rows[i] for i in kept]
         return rows
+
+    def _unnamed(self, record: Record) -> str:
+        """What to add to a row's error: a column that was to be renamed, but which no row so far has had."""
+        wrong = sorted(self.renames.unseen - record.values.keys())
+        return f" (data.columns names {', '.join(map(repr, wrong))}: no such column was found)" if wrong else ""
 
 
 def load_task_data(
@@ -137,7 +143,10 @@ def load_task_data(
     data = TaskData(notes=notes)
 
     def hold_out(rows: Sequence[Row], name: str, size: float) -> tuple[list[Row], list[Row]]:
-        rest, held = split_by_group(rows, key, size, seed)
+        try:
+            rest, held = split_by_group(rows, key, size, seed)
+        except UserError as error:
+            raise UserError(f"{name} is not given, so it is held out by {group or 'prompt'}: {error}") from None
         if held:
             notes.append(f"{name}: {len(held)} of {len(rows)} rows held out by {group or 'prompt'}")
         return rest, held
@@ -167,10 +176,19 @@ def load_task_data(
 
     if reader.renames.known:
         reader.renames.check()
-    shown = {str(row.prompt.text) for row in data.train}
-    if leaked := sum(str(row.prompt.text) in shown for row in data.test):
-        notes.append(f"test: {leaked} of {len(data.test)} prompts are also in train")
+    may_leak = [("validation", "train"), ("test", "train"), ("test", "preferences")]
+    may_leak += [("test", "prompts")] * (prompts is not None) + [("preferences_test", "preferences")]
+    for held_part, learnt_part in may_leak:
+        _note_leak(data, held_part, learnt_part)
     return data
+
+
+def _note_leak(data: TaskData, held: str, learnt: str) -> None:
+    """Note how many held-out prompts are among those that something is learnt from."""
+    shown = {str(row.prompt.text) for row in getattr(data, learnt)}
+    rows = getattr(data, held)
+    if leaked := sum(str(row.prompt.text) in shown for row in rows):
+        data.notes.append(f"{held}: {leaked} of {len(rows)} prompts are also in {learnt}")
 
 
 @dataclass(frozen=True)

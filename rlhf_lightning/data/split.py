@@ -22,7 +22,9 @@ def group_key(column: str | None) -> Callable[[Any], str]:
         if column is None:
             return str(row.prompt.text)
         if column not in row.meta:
-            raise UserError(f"data.group={column!r}: there is no such column; the columns are {', '.join(row.meta)}")
+            raise UserError(
+                f"data.group={column!r}: there is no such column; the columns are {', '.join(map(str, row.meta))}"
+            )
         return str(row.meta[column])
 
     return key

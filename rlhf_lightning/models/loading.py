@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_config.json"
 """The file by which a folder that holds an adapter alone is known."""
+
+
+HEADS = ("score", "classifier", "classification_head", "pooler", "pre_classifier")
+"""Layers of classification models that a language model lacks: they start anew, so an adapter on them is not enough."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _with_adapter(
 
     base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     model = from_pretrained(auto_class, replace(spec, name=base, revision=None), config, **kwargs)
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()  # type: ignore[operator]
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().requires_grad_(True)
 
 
 def _need_peft() -> None:
@@ -212,11 +217,18 @@ def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Modul
     from peft import LoraConfig, get_peft_model
 
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    heads = (
+        [name for name, _ in model.named_modules() if name.rpartition(".")[2] in HEADS]
+        if task_type == "SEQ_CLS"
+        else []
+    )
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.r,  # type: ignore[arg-type]
         target_modules=targets,
         task_type=task_type,  # type: ignore[arg-type]
+        modules_to_save=heads or None,
+        exclude_modules=rf"({'|'.join(map(re.escape, heads))})(\..*)?" if heads else None,
     )
     try:
         return get_peft_model(model, config)  # type: ignore[arg-type]

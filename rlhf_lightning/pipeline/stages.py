@@ -153,7 +153,7 @@ def run_predict(run: Run) -> None:
     trainer = make_trainer(run, "predict", {}, [], logger=False)
     loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])
     batches = trainer.predict(EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader())
-    samples = sorted((s for batch in batches or [] for s in batch), key=lambda s: s.id)  # type: ignore[union-attr]
+    samples = sorted((s for batch in batches or [] for s in batch), key=lambda s: s.id)
     texts = [s.completion for s in samples]
     scores: dict[str, torch.Tensor] = {}
     if run.reward_model is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -21,12 +20,16 @@ from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.mix import RewardMix
 
 
-class Sample(NamedTuple):
-    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set."""
+class Sample:
+    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set.
 
-    id: int
-    row: PromptRow
-    completion: str
+    Neither a tuple nor a dataclass: Lightning would take those apart to move what is in them to a device.
+    """
+
+    __slots__ = ("completion", "id", "row")
+
+    def __init__(self, id: int, row: PromptRow, completion: str) -> None:
+        self.id, self.row, self.completion = id, row, completion
 
 
 class Evaluator(nn.Module):
@@ -34,7 +37,7 @@ class Evaluator(nn.Module):
 
     Args:
         metrics: task metrics by name; each has ``update(completions, references)``.
-        rewards: whose means are reported under their names.
+        rewards: whose means are reported under their names; as ``reward/<name>`` where a measure has that name.
         sampling: how answers are drawn; greedy unless told otherwise.
         reference: with it ``kl`` is reported: KL(policy || reference) of the whole next-token distributions, summed
             over each answer (nats), averaged over answers.
@@ -96,7 +99,8 @@ class Evaluator(nn.Module):
         self.guardrails.reset()
         for name, mean in self.means.items():
             if name != "kl" or self.reference is not None:
-                results[name] = float(mean.compute())  # type: ignore[operator]
+                key = name if name not in results else f"reward/{name}"
+                results[key] = float(mean.compute())  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
         self.seen = 0
         return results

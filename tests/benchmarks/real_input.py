@@ -34,8 +34,8 @@ TATOEBA = [
     "data.seed=0",
     'task.format.prompt="{source} ="',
     "task.max_completion_tokens=24",
-    "model.tiny.hidden=256",
-    "model.tiny.layers=4",
+    "model.tiny.hidden=128",
+    "model.tiny.layers=3",
     "model.tiny.vocab_size=4096",
 ]
 
@@ -71,7 +71,7 @@ def translation(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
     ppo = ["stages=[ppo]", "ppo.lr=3e-5", "ppo.value_lr=1e-3", "ppo.updates=100", "ppo.trainer.val_check_interval=50"]
     for seed in seeds:
         sft = out / f"sft_{seed}"
-        epochs = ["sft.loader.batch_size=128", "sft.lr=2e-3", "sft.trainer.max_epochs=2"]
+        epochs = ["sft.loader.batch_size=64", "sft.lr=3e-3", "sft.trainer.max_epochs=2", "sft.optimizer.eps=1e-8"]
         show(f"sft seed {seed}", train(sft, *rows, *epochs, "stages=[sft]", f"seed={seed}"), names)
         for reward in ("[chrf,bleu]", "constant"):
             run = out / f"ppo_{reward.strip('[]').replace(',', '_')}_{seed}"
@@ -108,7 +108,7 @@ def classification(data: Path, models: Path, out: Path, seeds: list[int]) -> Non
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
             for label, name in (("positive", "rt-polarity.pos"), ("negative", "rt-polarity.neg")):
-                text = archive.read(f"sentence_polarity/{name}").decode("latin-1")
+                text = archive.read(f"sentence_polarity/{name}").decode("utf-8")
                 writer.writerows([line.strip(), label] for line in text.split("\n") if line.strip())
     for seed in seeds:
         results = train(

@@ -66,9 +66,7 @@ def test_token_logprobs_and_entropy_at_a_temperature() -> None:
     logits, ids = torch.randn(2, 3, 7), torch.randint(0, 7, (2, 3))
     expected = (logits / 0.7).log_softmax(-1)
     torch.testing.assert_close(token_logprobs(logits, ids, 0.7), expected.gather(-1, ids[..., None])[..., 0])
-    torch.testing.assert_close(
-        entropy(logits, 0.7), torch.distributions.Categorical(logits=logits / 0.7).entropy()
-    )
+    torch.testing.assert_close(entropy(logits, 0.7), torch.distributions.Categorical(logits=logits / 0.7).entropy())
     half = token_logprobs(logits.bfloat16(), ids, 0.7)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, token_logprobs(logits.bfloat16().float(), ids, 0.7))

@@ -79,9 +79,7 @@ def test_pairwise_loss_is_log_two_at_equality() -> None:
 def test_pairwise_loss_margin_and_weight() -> None:
     """Checklist 8: -log sigmoid(gap - margin), weighted mean; the accuracy is of the gap without its margin."""
     chosen, rejected = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0])
-    loss, stats = pairwise_loss(
-        chosen, rejected, margin=torch.tensor([0.5, 0.0]), weight=torch.tensor([3.0, 1.0])
-    )
+    loss, stats = pairwise_loss(chosen, rejected, margin=torch.tensor([0.5, 0.0]), weight=torch.tensor([3.0, 1.0]))
     by_hand = (3 * math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.0))) / 4
     assert loss.item() == pytest.approx(by_hand)
     assert stats["accuracy"].item() == 0.5

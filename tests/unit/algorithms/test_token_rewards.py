@@ -35,7 +35,7 @@ def test_kl_in_padding_is_not_read() -> None:
 
 
 def test_missing_eos_both_modes() -> None:
-    """Checklist 16: `replace` puts -penalty in the score's place, `subtract` takes it off; ended ones are left alone."""
+    """Checklist 16: `replace` puts -penalty in the score's place, `subtract` takes it off; ended ones stay."""
     scores, ended = torch.tensor([3.0, 4.0, -7.0]), torch.tensor([True, False, False])
     assert missing_eos_penalty(scores, ended, 1.0, "replace").tolist() == [3, -1, -1]
     assert missing_eos_penalty(scores, ended, 1.5, "subtract").tolist() == [3, 2.5, -8.5]

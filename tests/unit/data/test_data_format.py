@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
+from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions, split_transcripts
 from rlhf_lightning.data.readers import Record
 from rlhf_lightning.errors import UserError
 
@@ -61,7 +62,7 @@ def test_format_preferences_and_unpaired():
     for weight in ("x", -1, float("nan"), None):
         with pytest.raises(UserError, match=r"line 12: the field 'w' is .* expected a number that is not negative"):
             form.preference_row(record(q="q", chosen="a", rejected="b", w=weight, m=0))
-    for label, expected in ((True, True), (0, False), ("True", True), ("false", False), ("1", True)):
+    for label, expected in ((True, True), (0, False), (1.0, True), ("True", True), ("false", False), ("1", True)):
         assert RowFormat("{q}").unpaired_row(record(q="q", completion="a", label=label)).label is expected
     with pytest.raises(UserError, match="the field 'label' is 'up'; expected true or false"):
         RowFormat("{q}").unpaired_row(record(q="q", completion="a", label="up"))
@@ -89,8 +90,14 @@ def test_format_labels_are_closed():
             UserError, match=r"'postive' in .* is not one of positive, negative\. Did you mean 'positive'"
         ):
             (form.sft_row if "completion" in values else form.prompt_row)(record(q="q", **values))
-    with pytest.raises(UserError, match="is not one of"):
-        form.preference_row(record(q="q", chosen="positive", rejected="Negative"))
+    row = form.preference_row(record(q="q", chosen="positive", rejected="negative negative"))
+    assert row.rejected == "negative negative", "a policy may have written what is no label"
+
+
+@pytest.mark.parametrize("label", [1, True, "", " spaced"])
+def test_format_refuses_labels_that_are_no_texts(label):
+    with pytest.raises(UserError, match=r"labels: .* must be a text .* in quotes"):
+        RowFormat("{q}", labels=["good", label])
 
 
 def test_format_no_answer():
@@ -107,9 +114,11 @@ def test_format_missing_and_wrong_fields():
         FORMAT.sft_row(record(documents="d", title="t"))
     for part in ("train.tsv, line 12", "'document'", "documents, title", "Did you mean 'documents'", "data.columns={"):
         assert part in str(caught.value)
-    for value, found in (("  ", "empty"), (None, "empty"), (3, "a int"), ([1], "a list")):
+    for value, found in (("  ", "empty"), (None, "empty"), (3, "of type int"), ([1], "of type list")):
         with pytest.raises(UserError, match=f"line 12: the field 'document' is {found}; expected a text"):
             FORMAT.sft_row(record(document=value, title="t"))
+    with pytest.raises(UserError, match='expected a text: write it in quotes, "42"'):
+        FORMAT.sft_row(record(document="d", title=42))
     with pytest.raises(UserError, match="the field 'title' is empty"):
         FORMAT.sft_row(record(document="d", title=" "))
     with pytest.raises(UserError, match="no column 'references'"):
@@ -126,6 +135,23 @@ def test_format_refuses_cut():
     for template in ("{a}", "{b} {b}"):
         with pytest.raises(UserError, match="exactly once"):
             RowFormat(template, cut="b")
+
+
+def test_format_preferences_as_whole_chats():
+    """TRL's preferences with an implicit prompt, with and without the prompt in a column of its own."""
+    turns = [*USER, *said("Well"), *USER]
+    for extra in ({}, {"prompt": "Hi?"}):
+        row = FORMAT.preference_row(record(chosen=[*turns, *said("Yes ")], rejected=[*turns, *said("No")], **extra))
+        assert (row.prompt.text, row.prompt.cut, row.chosen, row.rejected) == (turns, None, "Yes", "No")
+    with pytest.raises(SameCompletions):
+        FORMAT.preference_row(record(chosen=[*USER, *said("Yes")], rejected=[*USER, *said("Yes ")]))
+    with pytest.raises(EmptyAnswer, match="'rejected' has an empty answer"):
+        FORMAT.preference_row(record(chosen=[*USER, *said("Yes")], rejected=[*USER, *said(" ")]))
+    for rejected in ([*USER, *USER], [{"role": "user", "content": "Ho?"}, *said("No")], [*turns, *said("No")]):
+        with pytest.raises(UserError, match="must differ in the assistant's last message alone"):
+            FORMAT.preference_row(record(chosen=[*USER, *said("Yes")], rejected=rejected))
+    with pytest.raises(UserError, match="needs the texts 'role' and 'content'"):
+        FORMAT.preference_row(record(chosen=[*USER, *said("Yes")], rejected=[*USER, "No"]))
 
 
 def dialogue(*turns):
@@ -145,6 +171,23 @@ def test_format_splits_transcripts_at_the_last_common_turn():
     assert (early.chosen, early.rejected) == ("A\n\nHuman: So\n\nAssistant: B", "C")
     beginning = FORMAT.preference_row(record(chosen=dialogue("Hi", "A"), rejected=dialogue("Hi", "A more")))
     assert (beginning.chosen, beginning.rejected) == ("A", "A more")
+
+
+WORDS = st.text(st.sampled_from("ab .\n"), min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=5), WORDS, WORDS, WORDS)
+def test_format_transcripts_recombine(turns, shared, first, second):
+    turns = turns if len(turns) % 2 else turns[1:] or [shared]
+    chosen, rejected = dialogue(*turns, f"{shared} {first}"), dialogue(*turns, f"{shared} {second}")
+    if first == second:
+        with pytest.raises(SameCompletions):
+            split_transcripts("here", chosen, rejected)
+        return
+    prompt, *answers = split_transcripts("here", chosen, rejected)
+    for answer, whole in zip(answers, (chosen, rejected), strict=True):
+        assert f"{transcript(prompt.text)} {answer}" == whole
+    assert [message["content"] for message in prompt.text] == turns
 
 
 def test_format_transcripts_that_say_nothing():

@@ -206,7 +206,10 @@ ERRORS = {
     "bad.json": (b'[{"a": 1},\n{"a" 2}]', r"bad\.json, line 2: this is no JSON"),
     "lines.json": (b'{"a": 1}\n{"a": 2}\n', r"Extra data.*name it \.jsonl"),
     "two.json": (b'{"a": [], "b": []}', "found 2 lists"),
-    "squad.json": (b'{"data": [{"paragraphs": [{"qas": [{"id": "7"}]}]}]}', "question 7: the field 'answers'"),
+    "array.jsonl": (b'[{"a": 1},\n{"a": 2}]', r"line 1: this is no JSON.*one list, name it \.json"),
+    "one.jsonl": (b'[{"a": 1}]', r"found a list\. If the whole file is one list, name it \.json"),
+    "text.json": (b'"a"', "expected a list of rows, found a str"),
+    "texts.json": (b'["a"]', r"texts\.json, row 1: expected a JSON object .* found a str$"),
     "few.csv": (b"a,b\n1,2\n3\n", r"few\.csv, line 3: 1 fields, expected 2 \(a, b\)"),
     "many.tsv": (b"a\tb\n1\t2\t3\n", r"many\.tsv, line 2: 3 fields, expected 2"),
     "open.csv": (b'a,b\n1,"x\n2,y\n', r"open\.csv, line 2: .*unexpected end of data"),
@@ -216,6 +219,10 @@ ERRORS = {
     "a.xlsx": (b"x", r"unknown kind of file '\.xlsx'; there are \.jsonl, \.json, .*\.parquet"),
     "a.parquet": (b"not parquet", "is no Parquet file"),
     "cut.jsonl.gz": (gzip.compress(b'{"a": 1}\n' * 100)[:-12], "is no whole gzip file"),
+    "cut.csv.gz": (gzip.compress(b"a,b\n" * 100)[:-12], "is no whole gzip file"),
+    "cut.parquet.gz": (gzip.compress(b"PAR1" * 100)[:-12], "is no Parquet file"),
+    "rot.tsv.gz": (gzip.compress(b"a\tb\n" * 100)[:12] + b"\xff" * 20, "is no whole gzip file"),
+    "latin.csv.gz": (gzip.compress(b"a,b\n1,caf\xe9\n"), r"latin\.csv\.gz, line 2: byte 0xe9"),
     "not.jsonl.gz": (b'{"a": 1}\n', "is no whole gzip file"),
 }
 
@@ -223,11 +230,62 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_reader_errors(tmp_path, name):
     content, message = ERRORS[name]
-    if name.endswith(".parquet"):
+    if ".parquet" in name:
         pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         values(tmp_path / name)
+
+
+SQUAD = {
+    "article '': the field 'paragraphs' of SQuAD's form is a str, not a list": {"paragraphs": "x"},
+    "article 'T': the field 'context' of SQuAD's form is missing": {"title": "T", "paragraphs": [{"qas": []}]},
+    "article '': the field 'context' of SQuAD's form is missing": {"paragraphs": [3]},
+    "article '': the field 'qas' of SQuAD's form is missing": {"paragraphs": [{"context": "c"}]},
+    "question : the field 'question' of SQuAD's form is missing": {"paragraphs": [{"context": "c", "qas": [3]}]},
+    "question 7: the field 'answers' of SQuAD's form is missing": {
+        "paragraphs": [{"context": "c", "qas": [{"id": 7, "question": "q"}]}]
+    },
+    "question 7: the field 'text' of SQuAD's form is missing": {
+        "paragraphs": [{"context": "c", "qas": [{"id": 7, "question": "q", "answers": ["a"]}]}]
+    },
+}
+
+
+@pytest.mark.parametrize("message", SQUAD)
+def test_reader_squad_errors(tmp_path, message):
+    whole = {"paragraphs": [{"context": "c", "qas": [{"id": 1, "question": "q", "answers": [{"text": "a"}]}]}]}
+    (tmp_path / "s.json").write_text(json.dumps({"data": [whole, SQUAD[message]]}))
+    with pytest.raises(UserError) as caught:
+        values(tmp_path / "s.json")
+    assert str(caught.value) == f"s.json, {message}"
+
+
+@pytest.mark.parametrize("source", [3, [None], {"a": ["x.txt"]}])
+def test_reader_refuses_what_is_no_source(source):
+    with pytest.raises(UserError, match=r"is no source of rows|expected one path"):
+        values(source)
+
+
+def test_reader_suffix_in_capitals(tmp_path):
+    (tmp_path / "A.TSV").write_text("a\n1\n")
+    assert values(tmp_path / "A.TSV") == [{"a": "1"}]
+
+
+def test_reader_csv_with_nul_bytes(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,x\x00y\n")
+    if sys.version_info >= (3, 11):
+        assert values(tmp_path / "a.csv") == [{"a": "1", "b": "x\x00y"}]
+        return
+    with pytest.raises(UserError, match=r"line 2.*NUL"):
+        values(tmp_path / "a.csv")
+
+
+def test_reader_empty_parallel_files(tmp_path):
+    for name in ("a.src", "a.mt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="there are no rows"):
+        values({"source": tmp_path / "a.src", "mt": tmp_path / "a.mt"})
 
 
 def test_reader_latin_1(tmp_path):

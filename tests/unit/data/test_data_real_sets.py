@@ -1,15 +1,42 @@
 """Every real set can be read and made into rows; skipped where they are not there."""
 
+import json
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
+import rlhf_lightning.conf
+import rlhf_lightning.tasks
+from omegaconf import OmegaConf
 
 from rlhf_lightning.data.format import RowFormat
 from rlhf_lightning.data.readers import read_records
 from rlhf_lightning.data.sources import load_task_data
+from rlhf_lightning.errors import UserError
 
-TRANSLATE = RowFormat("Translate: {source}", completion="reference")
+CONF = Path(rlhf_lightning.conf.__file__).parent
+
+
+def task_format(name, **changes):
+    """The format of a task as the package ships it."""
+    settings = OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{name}.yaml").format)
+    settings.pop("_target_")
+    return RowFormat(**{**settings, **changes})
+
+
+TRANSLATE = task_format("translation")
+
+
+@pytest.mark.parametrize("task", ["summarization", "translation", "qa", "classification"])
+def test_real_samples_that_ship(task):
+    names = ["train", "validation", "test", "preferences", "preferences_test"]
+    folder = Path(rlhf_lightning.tasks.__file__).parent / task
+    data = load_task_data(task_format(task), **{name: folder / f"{name}.jsonl" for name in names})
+    for name in names:
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(getattr(data, name)) == len(lines) > 0
+    assert data.notes == [], "nothing is dropped, and no held-out prompt is learnt from"
 
 
 def test_real_tatoeba(shared_data):
@@ -22,9 +49,8 @@ def test_real_tatoeba(shared_data):
 
 def test_real_scitldr(shared_data):
     folder = shared_data / "scitldr"
-    form = RowFormat("{document}\nTL;DR:", completion="summary", references="references", cut="document")
     data = load_task_data(
-        form,
+        task_format("summarization"),
         train=folder / "train.jsonl",
         validation=folder / "dev.jsonl",
         test=folder / "test.jsonl",
@@ -37,34 +63,54 @@ def test_real_scitldr(shared_data):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_real_xquad(shared_data, language):
-    form = RowFormat("{context}\n{question}", completion="answer", references="answers", cut="context")
-    data = load_task_data(form, train=shared_data / "xquad" / f"xquad.{language}.json", group="context", test_size=200)
+    path = shared_data / "xquad" / f"xquad.{language}.json"
+    data = load_task_data(task_format("qa"), train=path, group="context", test_size=200)
+    row = data.test[0]
+    start, end = row.prompt.cut
+    assert row.prompt.text[start:end] == row.meta["context"].strip()
+    assert all(r.references == [a.strip() for a in r.meta["answers"]] for r in data.test)
     assert len(data.train) + len(data.validation) + len(data.test) == 1190
     assert not {r.meta["context"] for r in data.train} & {r.meta["context"] for r in data.test}
 
 
 def test_real_truthfulqa(shared_data):
-    columns = {"question": "Question", "chosen": "Best Answer", "rejected": "Best Incorrect Answer"}
-    data = load_task_data(
-        RowFormat("{question}"), preferences=shared_data / "truthfulqa" / "TruthfulQA.csv", columns=columns
-    )
+    path = shared_data / "truthfulqa" / "TruthfulQA.csv"
+    form = RowFormat("{question}\nAnswer:", completion="answer", references="answer")
+    columns = {"question": "Question", "answer": "Best Answer"}
+    columns |= {"chosen": "Best Answer", "rejected": "Best Incorrect Answer"}
+    data = load_task_data(form, train=path, preferences=path, columns=columns)
     assert len(data.preferences) + len(data.preferences_test) == 790
+    assert len(data.train) + len(data.validation) + len(data.test) == 790
+    assert all(row.chosen == row.meta["answer"].strip() for row in data.preferences)
 
 
 def test_real_banking77(shared_data):
     folder = shared_data / "banking77"
-    labels = sorted({r.values["category"] for r in read_records(folder / "train.csv")})
+    labels = json.loads((folder / "categories.json").read_text())
     assert len(labels) == 77
-    form = RowFormat("{text}", completion="category", labels=labels)
-    data = load_task_data(form, train=folder / "train.csv", test=folder / "test.csv", validation_size=0)
+    form = task_format("classification", labels=labels)
+    files = {"train": folder / "train.csv", "test": folder / "test.csv"}
+    data = load_task_data(form, **files, columns={"label": "category"}, validation_size=0)
     assert (len(data.train), len(data.test)) == (10003, 3080)
+    assert {row.completion for row in data.train} == set(labels)
+    with pytest.raises(UserError, match=r"train\.csv, line \d+: the label .* is not one of"):
+        load_task_data(task_format("classification", labels=labels[1:]), **files, columns={"label": "category"})
 
 
-def test_real_sentences_in_latin_1(shared_data, tmp_path):
+def test_real_sentences_by_class(shared_data, tmp_path):
+    """Said to be Latin-1, the files of this zip are UTF-8; as Latin-1, they are what a user meets elsewhere."""
     zipfile.ZipFile(shared_data / "nltk_sentiment" / "sentence_polarity.zip").extractall(tmp_path)
-    for name in ("pos", "neg"):
-        source = {"text": tmp_path / "sentence_polarity" / f"rt-polarity.{name}"}
-        assert sum(1 for _ in read_records(source, encoding="latin-1")) == 5331
+    files = [tmp_path / "sentence_polarity" / f"rt-polarity.{name}" for name in ("pos", "neg")]
+    read = [[record.values for record in read_records({"text": file})] for file in files]
+    assert [len(rows) for rows in read] == [5331, 5331]
+    assert any("é" in row["text"] for row in read[0])
+    for file in files:
+        file.write_bytes(file.read_text(encoding="utf-8").encode("latin-1"))
+    sources = [{"text": file} for file in files]
+    again = [record.values for record in read_records(sources, encoding="latin-1")]
+    assert again == read[0] + read[1]
+    with pytest.raises(UserError, match=r"rt-polarity\.\w+, line \d+: byte 0x.. is not utf-8.*encoding=latin-1"):
+        list(read_records(sources))
 
 
 @pytest.mark.parametrize(("part", "count"), [("train", 7000), ("dev", 1000), ("test", 1000)])

@@ -137,6 +137,55 @@ def test_sources_nothing_left(write):
         load_task_data(FORMAT, train=path, on_bad_row="skip")
 
 
+def test_sources_nothing_left_tells_of_this_part_alone(write):
+    train, empty = write("t.jsonl", demonstrations(20)), write("p.jsonl", [{"source": "x", "chosen": "a"}])
+    with pytest.raises(UserError) as caught:
+        load_task_data(FORMAT, train=train, preferences=empty, on_bad_row="skip")
+    assert "1 bad row" in str(caught.value)
+    assert "held out" not in str(caught.value)
+
+
+def test_sources_given_but_empty(write):
+    for source in (write("t.jsonl", []), []):
+        with pytest.raises(UserError, match=r"no rows|no row is left"):
+            load_task_data(FORMAT, train=source)
+
+
+def test_sources_prompts_learnt_from_and_held_out_are_told(write):
+    train, test = write("t.jsonl", demonstrations(10)), write("u.jsonl", [{"source": "new", "reference": "r"}] * 2)
+    pairs = write("p.jsonl", [{"source": "new", "chosen": "a", "rejected": "b"}])
+    prompts = write("q.jsonl", [{"source": "new"}])
+    given = {"train": train, "validation": test, "test": test, "preferences": pairs, "preferences_test": pairs}
+    assert load_task_data(FORMAT, **given, prompts=prompts).notes == [
+        "test: 2 of 2 prompts are also in preferences",
+        "test: 2 of 2 prompts are also in prompts",
+        "preferences_test: 1 of 1 prompts are also in preferences",
+    ]
+
+
+def test_sources_group_column_that_a_part_lacks(write):
+    pairs = write("p.jsonl", [{"source": f"s{i}", "chosen": "a", "rejected": "b"} for i in range(9)])
+    with pytest.raises(UserError, match=r"preferences_test is not given.*data\.group='title': there is no such column"):
+        load_task_data(FORMAT, preferences=pairs, group="title")
+    assert load_task_data(FORMAT, preferences=pairs, preferences_test=pairs, group="title").preferences
+
+
+def test_sources_hold_out_by_a_column(write):
+    rows = [{"source": f"s{i}", "reference": "r", "doc": i % 10} for i in range(100)]
+    data = load_task_data(FORMAT, train=write("t.jsonl", rows), group="doc", test_size=20, validation_size=10)
+    groups = [{r.meta["doc"] for r in part} for part in (data.train, data.validation, data.test)]
+    assert [len(g) for g in groups] == [7, 1, 2]
+    assert len(set.union(*groups)) == 10
+
+
+def test_sources_limit_before_the_split(write):
+    path = write("t.jsonl", demonstrations(100))
+    data = load_task_data(FORMAT, train=path, limit=20, test_size=5, validation_size=5)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [10, 5, 5]
+    with pytest.raises(UserError, match=r"^test is not given.*holding out 20 of 20 rows.*leaves none to train on"):
+        load_task_data(FORMAT, train=path, limit=20, test_size=20)
+
+
 def test_sources_limit_is_seeded(write):
     path = write("t.jsonl", demonstrations(100))
     one, two, other = (
@@ -157,6 +206,12 @@ def test_sources_renames_fit_parts_with_other_columns(write):
     assert data.preferences
     with pytest.raises(UserError, match=r"data.columns names 'weigth', which no row has"):
         load_task_data(FORMAT, train=train, columns={"source": "en", "reference": "zh", "w": "weigth"})
+
+
+def test_sources_error_names_the_rename_that_found_nothing(write):
+    path = write("t.jsonl", [{"en": "s", "zh": "r"}])
+    with pytest.raises(UserError, match=r"no column 'source'.*data\.columns names 'eng': no such column was found"):
+        load_task_data(FORMAT, train=path, columns={"source": "eng", "reference": "zh"})
 
 
 def test_read_prompts_without_references(write):

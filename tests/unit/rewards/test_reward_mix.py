@@ -1,0 +1,133 @@
+"""Several rewards at once, and what happens when one fails."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers.tiny_models import PROMPTS, length_reward, reward_model_of, rows
+
+from rlhf_lightning.data.rows import Prompt, PromptRow
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.rewards import ConstantReward, FunctionReward, LearnedReward, MetricReward, RewardMix
+
+CPU = torch.device("cpu")
+ANSWERS = ["one", "three", "", "answer 3"]
+
+
+def each(reward, prompt_rows=None):
+    return RewardMix({"mine": reward}).each(prompt_rows or rows(), ANSWERS, CPU)["mine"]
+
+
+def test_weights_and_names() -> None:
+    """Each reward stays under its own name, unweighted; the total is the weighted sum, weight 1 where none is given."""
+    mix = RewardMix({"length": length_reward, "two": ConstantReward(2.0)}, {"length": -3.0})
+    scores = mix.each(rows(), ANSWERS, CPU)
+    torch.testing.assert_close(scores["length"], torch.tensor([0.3, 0.5, 0.0, 0.8]))
+    torch.testing.assert_close(mix.total(scores), -3 * scores["length"] + 2)
+
+
+def test_weight_without_a_reward_is_refused() -> None:
+    with pytest.raises(UserError, match="lenght"):
+        RewardMix({"length": length_reward}, {"lenght": 1.0})
+    with pytest.raises(UserError, match="no reward"):
+        RewardMix({})
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (torch.zeros(3), r"shape \(3,\) for 4"),
+        (torch.zeros(4, 1), r"shape \(4, 1\)"),
+        (torch.tensor(0.0), r"shape \(\)"),
+        ([0.0] * 4, "a list"),
+        (None, "NoneType"),
+        (torch.tensor([0.0, math.nan, 0.0, 0.0]), "nan.*'three'.*where does"),
+        (torch.tensor([0.0, 0.0, 0.0, math.inf]), "inf.*'answer 3'"),
+    ],
+)
+def test_wrong_returns_are_errors(returned, message: str) -> None:
+    """A reward that is not one finite number a sample is never 0 in silence; the error names reward and sample."""
+    with pytest.raises(UserError, match=rf"'mine'.*{message}"):
+        each(lambda *_: returned)
+
+
+def test_a_reward_that_raises_is_named() -> None:
+    def broken(prompts, completions, references, meta):
+        raise KeyError("gold")
+
+    with pytest.raises(UserError, match="'mine' failed: KeyError: 'gold'"):
+        each(broken)
+
+    def own(prompts, completions, references, meta):
+        raise UserError("the server is down")
+
+    with pytest.raises(UserError, match=r"^the server is down$"):
+        each(own)
+
+
+def test_a_reward_sees_prompts_references_and_meta() -> None:
+    """Chats arrive as plain text, every other column as meta."""
+    seen = {}
+
+    def reward(prompts, completions, references, meta):
+        seen.update(prompts=prompts, completions=completions, references=references, meta=meta)
+        return torch.zeros(len(prompts), dtype=torch.float64)
+
+    chat = PromptRow(Prompt([{"role": "user", "content": "hi"}]), ["x", "y"], {"k": 1})
+    given = [*rows()[:3], chat]
+    assert each(reward, given).dtype == torch.float32
+    assert seen["prompts"] == [*PROMPTS[:3], "\n\nHuman: hi\n\nAssistant:"]
+    assert seen["references"][3] == ["x", "y"]
+    assert seen["meta"][3] == {"k": 1}
+    assert seen["completions"] == ANSWERS
+
+
+def test_metric_rewards() -> None:
+    """A task metric of each completion, scaled; an unknown one names those that exist."""
+    scores = each(MetricReward("exact_match", scale=2.0))
+    assert scores.tolist() == [0, 0, 0, 2]
+    with pytest.raises(UserError, match="token_f1"):
+        MetricReward("rogue")
+    assert each(MetricReward("bleu", options={"tokenize": "char"}))[3] == pytest.approx(100)
+
+
+def test_function_reward_by_dotted_path(tmp_path, monkeypatch) -> None:
+    (tmp_path / "my_rewards.py").write_text("def fives(p, c, r, m):\n    return [5] * len(c)\n\nnumber = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert each(FunctionReward("my_rewards.fives")).tolist() == [5.0] * 4
+    for path, message in [
+        ("my_rewards.sixes", "sixes"),
+        ("nowhere.fives", "nowhere"),
+        ("fives", "fives"),
+        ("my_rewards.number", "not a function"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            FunctionReward(path)
+
+
+def test_constant_reward() -> None:
+    assert each(ConstantReward(1.5)).tolist() == [1.5] * 4
+
+
+def test_learned_reward_scores_like_its_model(model_dir) -> None:
+    """Checklist 10: within the mix a reward model gives what `score` gives, frozen; batches don't matter."""
+    model = reward_model_of(model_dir("llama"))
+    expected = model.score([row.prompt for row in rows()], ANSWERS)
+    for size in (1, 3):
+        reward = LearnedReward(model, batch_size=size)
+        torch.testing.assert_close(each(reward), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reward(PROMPTS, ANSWERS, [], []), expected, atol=1e-5, rtol=1e-5)
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.training
+
+
+def test_learned_reward_of_a_folder(model_dir, tmp_path) -> None:
+    """Checklist 10: a saved reward model scores the same when it is loaded by name; one without a head is refused."""
+    model = reward_model_of(model_dir("gpt2"))
+    model.save(tmp_path / "rm")
+    reward = LearnedReward(str(tmp_path / "rm"), max_prompt=32, max_completion=12)
+    torch.testing.assert_close(each(reward), model.score([row.prompt for row in rows()], ANSWERS))
+    with pytest.raises(UserError, match="no trained reward head"):
+        LearnedReward(str(model_dir("gpt2")))

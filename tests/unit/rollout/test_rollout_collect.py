@@ -1,0 +1,114 @@
+"""One round of experience."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.tiny_models import KINDS, batch_of, length_reward, with_noise_in_padding
+
+from rlhf_lightning.algorithms import token_logprobs
+from rlhf_lightning.models import Policy, Reference, Sampling
+from rlhf_lightning.models.generation import Completions
+from rlhf_lightning.rewards import ConstantReward, RewardMix
+from rlhf_lightning.rollout import collect
+
+SAMPLING = Sampling(temperature=0.7)
+
+
+def gathered(policy: Policy, reference: Reference | None = None, size: int = 4, noise: bool = False, critic=None):
+    """A round with the same random numbers each time; with ``noise`` all padding holds random ids."""
+    torch.manual_seed(0)
+    batch = batch_of(policy)
+    original = policy.complete
+    if noise:
+        batch = replace(batch, prompt_ids=with_noise_in_padding(batch.prompt_ids, batch.prompt_mask, 250))
+
+        def complete(batch, sampling) -> Completions:
+            answers = original(batch, sampling)
+            return answers._replace(ids=with_noise_in_padding(answers.ids, answers.mask, 250))
+
+        policy.complete = complete  # type: ignore[method-assign]
+    try:
+        mix = RewardMix({"length": length_reward, "one": ConstantReward(1.0)}, {"one": 0.5})
+        return collect(batch, policy, mix, SAMPLING, reference, critic, size)
+    finally:
+        policy.complete = original  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollout_is_what_a_forward_says(kind: str, make_policy) -> None:
+    """Checklist 14, 18: log-probabilities at the sampling temperature, of policy and reference; scores weighted."""
+    policy = make_policy(kind, wild_head=True)
+    reference = Reference(make_policy(kind))
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.05)
+    rollout = gathered(policy, reference)
+    inputs = (rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.response_mask)
+    mask = rollout.response_mask
+    with torch.no_grad():
+        output = policy(*inputs, with_values=True)
+        expected = token_logprobs(output.logits, rollout.response_ids, 0.7)
+        of_reference = token_logprobs(reference.logits(*inputs), rollout.response_ids, 0.7)
+    torch.testing.assert_close(rollout.logprobs[mask], expected[mask])
+    torch.testing.assert_close(rollout.ref_logprobs[mask], of_reference[mask])
+    torch.testing.assert_close(rollout.values[mask], output.values[mask])
+    assert (rollout.logprobs - rollout.ref_logprobs)[mask].abs().max() > 1e-3
+    for tensor in (rollout.logprobs, rollout.ref_logprobs, rollout.values):
+        assert (tensor[~mask] == 0).all()
+        assert not tensor.requires_grad
+    torch.testing.assert_close(rollout.scores, rollout.rewards["length"] + 0.5)
+    ends = torch.isin(rollout.response_ids, torch.tensor(policy.eos_ids)) & mask
+    assert torch.equal(ends.any(1), rollout.ended)
+    assert (ends.sum(1) <= 1).all(), "one end at most, in the last position"
+    assert len(rollout) == len(rollout.texts) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_in_padding_changes_no_rollout(kind: str, make_policy) -> None:
+    """Checklist 19: random ids in the padding of prompts and responses change nothing that is collected."""
+    policy = make_policy(kind, wild_head=True)
+    clean, noisy = (gathered(policy, Reference(policy), noise=noise) for noise in (False, True))
+    assert not clean.response_mask.all(), "the test needs padding"
+    assert torch.equal(clean.response_mask, noisy.response_mask)
+    assert clean.texts == noisy.texts
+    for name in ("logprobs", "ref_logprobs", "values", "scores", "ended"):
+        torch.testing.assert_close(getattr(clean, name), getattr(noisy, name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_batch_size_changes_nothing(kind: str, make_policy) -> None:
+    """Checklist 24: one, three or all rows a forward."""
+    policy = make_policy(kind, wild_head=True)
+    reference = Reference(policy)
+    whole = gathered(policy, reference)
+    for size in (1, 3):
+        part = gathered(policy, reference, size=size)
+        for name in ("logprobs", "ref_logprobs", "values"):
+            torch.testing.assert_close(getattr(part, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+
+
+def test_without_reference_the_kl_is_zero(make_policy) -> None:
+    """Checklist 18: where there is no reference its log-probabilities are the policy's own."""
+    rollout = gathered(make_policy())
+    assert torch.equal(rollout.logprobs, rollout.ref_logprobs)
+
+
+def test_values_come_from_a_critic_apart(make_policy) -> None:
+    """Checklist 17: a critic of its own gives the values; the policy needs no head then."""
+    critic = make_policy("llama", wild_head=True)
+    rollout = gathered(make_policy(value_head=False), critic=lambda *inputs: critic(*inputs, with_values=True).values)
+    inputs = (rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.response_mask)
+    mask = rollout.response_mask
+    torch.testing.assert_close(rollout.values[mask], critic(*inputs, with_values=True).values.detach()[mask])
+
+
+def test_take_gives_the_rows_asked_for(make_policy) -> None:
+    rollout = gathered(make_policy())
+    part = rollout.take(torch.tensor([2, 0]))
+    assert len(part) == 2
+    assert part.texts == [rollout.texts[2], rollout.texts[0]]
+    assert torch.equal(part.response_ids, rollout.response_ids[[2, 0]])
+    assert torch.equal(part.rewards["length"], rollout.rewards["length"][[2, 0]])
