@@ -28,7 +28,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
         GlobalHydra.instance().clear()
         monkeypatch.setattr("sys.argv", ["rlhf-train"])
-        status = train.main(["hydra.run.dir=run", *QUICK, *overrides])
+        status = train.main(["hydra.run.dir=run", *(o for o in QUICK if not ("model=hf" in overrides and "tiny" in o)), *overrides])
         message = capsys.readouterr().err
         assert status == 2, message
         assert "Traceback" not in message
@@ -98,7 +98,7 @@ def test_limits_beyond_the_models_window(refused) -> None:
         ("return [1.0]", "one number each"),
         ("return [float('nan')] * len(completions)", "nan"),
         ("raise KeyError('oops')", "oops"),
-        ("return None", "mine"),
+        ("return None", "function"),
     ],
 )
 def test_a_reward_function_that_misbehaves(refused, tmp_path: Path, monkeypatch, body: str, said: str) -> None:
