@@ -2,5 +2,6 @@
 
 from rlhf_lightning.hydra_support.errors import explain
 from rlhf_lightning.hydra_support.instantiate import instantiate, plain, register_resolvers
+from rlhf_lightning.hydra_support.signature import check_arguments, check_call, check_value
 
-__all__ = ["explain", "instantiate", "plain", "register_resolvers"]
+__all__ = ["check_arguments", "check_call", "check_value", "explain", "instantiate", "plain", "register_resolvers"]

@@ -77,7 +77,7 @@ class Classifier(nn.Module):
                 f"{spec.name!r} is an encoder ({config.model_type}): it classifies, but this task has no label set, so "
                 "it can't answer it. Choose a causal or sequence-to-sequence model."
             )
-        own = [str(config.id2label[i]) for i in sorted(config.id2label)] if config.id2label else []
+        own = [str(label) for _, label in sorted(dict(config.id2label or {}).items())]
         known = own == list(labels)
         if not known and not fresh_head:
             raise UserError(

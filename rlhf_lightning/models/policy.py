@@ -150,10 +150,11 @@ class Policy(nn.Module):
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         check_window(config, codec, spec.name)
         model = from_pretrained(AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM, spec, config)
-        if len(codec.tokenizer) > model.get_input_embeddings().num_embeddings:
+        rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        if len(codec.tokenizer) > rows:
             raise UserError(
-                f"the tokenizer of {spec.name!r} has {len(codec.tokenizer)} tokens, its model only "
-                f"{model.get_input_embeddings().num_embeddings}: they don't belong together."
+                f"the tokenizer of {spec.name!r} has {len(codec.tokenizer)} tokens, its model only {rows}: "
+                "they don't belong together."
             )
         wrapped = add_lora(model, spec.lora, "CAUSAL_LM" if kind == "causal" else "SEQ_2_SEQ_LM")
         return cls(wrapped, codec, value_head, spec.lora)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf_lightning.models.saving import write_folder
 
@@ -79,7 +79,7 @@ def make_tiny(spec: TinySpec, texts: Iterable[str], folder: str | Path) -> Path:
         model_max_length=spec.positions,
         clean_up_tokenization_spaces=False,
     )
-    shared = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1}
+    shared: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model: LlamaForCausalLM | T5ForConditionalGeneration
@@ -105,8 +105,7 @@ def make_tiny(spec: TinySpec, texts: Iterable[str], folder: str | Path) -> Path:
                     num_layers=spec.layers,
                     num_heads=spec.heads,
                     dropout_rate=0.0,
-                    decoder_start_token_id=0,
-                    **shared,
+                    **{**shared, "decoder_start_token_id": 0},
                 )
             )
 

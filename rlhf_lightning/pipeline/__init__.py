@@ -14,6 +14,7 @@ from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, save_results
+from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, say
 from rlhf_lightning.pipeline.stages import base_model, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.report import RunResults
@@ -37,6 +38,7 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
         Interrupted: after Ctrl-C; the run folder is complete up to then.
     """
     cfg = plain(config)
+    check_options(cfg)
     L.seed_everything(cfg["seed"], workers=True, verbose=False)
     check_stages(cfg)
     notes = settle_sample(cfg)

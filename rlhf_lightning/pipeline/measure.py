@@ -111,6 +111,9 @@ def score_answers(run: Run) -> None:
     rewards = {**gold_functions(run), **(functions(run) if "ppo" in run.cfg["stages"] else {})}
     if run.reward_model is not None and not any(isinstance(r, LearnedReward) for r in rewards.values()):
         rewards["learned"] = LearnedReward(run.reward_model)
+    # A reward may have a metric's name: sentence chrF, averaged, is not the corpus' chrF.
+    taken = {*run.results.columns.get("task", []), *GUARDRAILS}
+    rewards = {f"reward/{name}" if name in taken else name: reward for name, reward in rewards.items()}
     run.results.columns["reward"] = list(rewards)
     run.results.directions |= dict.fromkeys(rewards, "max")
     for policy in run.results.policies:

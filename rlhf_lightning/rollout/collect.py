@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,9 +19,7 @@ from rlhf_lightning.rewards.mix import RewardMix
 class Critic(Protocol):
     """Gives (b, r) values of the response tokens' states."""
 
-    def __call__(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
-    ) -> Tensor:
+    def __call__(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """Values of the states in which the response tokens were chosen."""
         ...
 
@@ -59,13 +57,6 @@ class Rollout(Batch):
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    def take(self, rows: Tensor) -> Rollout:
-        """The rows ``(k,)`` alone: their tensors, rewards and texts."""
-        index = rows.tolist()
-        taken = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        rewards = {name: values[rows] for name, values in self.rewards.items()}
-        return replace(self, **taken, rewards=rewards, texts=[self.texts[i] for i in index])
 
 
 @torch.no_grad()

@@ -68,13 +68,14 @@ class Evaluator(nn.Module):
         rows, texts = [batch.rows[i] for i in keep], [answers.texts[i] for i in keep]
         lengths, ended = answers.lengths[keep].tolist(), answers.ended[keep].tolist()
         for metric in self.metrics.values():
-            metric.update(texts, [row.references for row in rows])
+            metric.update(texts, [row.references for row in rows])  # type: ignore[operator]
         self.guardrails.update(texts, [transcript(row.prompt.text) for row in rows], lengths, ended)
         if self.rewards is not None and rows:
             for name, values in self.rewards.each(rows, texts, batch.prompt_ids.device).items():
-                self.means[name].update(values)
+                self.means[name].update(values)  # type: ignore[operator]
         if self.reference is not None and isinstance(policy, Policy):
-            self.means["kl"].update(sequence_kl(policy, self.reference, batch, answers)[keep])
+            kl = sequence_kl(policy, self.reference, batch, answers)[keep]
+            self.means["kl"].update(kl)  # type: ignore[operator]
         return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
 
     def _firsts(self, ids: Tensor, trainer: L.Trainer) -> list[int]:
@@ -92,7 +93,7 @@ class Evaluator(nn.Module):
         for name, metric in self.metrics.items():
             value = metric.compute()  # type: ignore[operator]
             named = value if isinstance(value, dict) else {name: value}
-            self.source |= dict.fromkeys(named, metric)
+            self.source |= dict.fromkeys(named, metric)  # type: ignore[arg-type]
             results |= {key: float(v) for key, v in named.items()}
             metric.reset()  # type: ignore[operator]
         results |= {key: float(v) for key, v in self.guardrails.compute().items()}

@@ -71,11 +71,15 @@ class RewardModule(L.LightningModule):
         right = (gap > 0).float() + 0.5 * (gap == 0).float()
         chosen_length, rejected_length = batch.lengths.chunk(2)
         longer = (chosen_length > rejected_length).float() + 0.5 * (chosen_length == rejected_length).float()
-        self.means["loss"].update(-torch.nn.functional.logsigmoid(gap))
-        self.means["accuracy"].update(right)
-        self.means["longer_wins"].update(longer)
-        self.means["accuracy_chosen_longer"].update(right[longer == 1])
-        self.means["accuracy_chosen_shorter"].update(right[longer == 0])
+        measured = {
+            "loss": -torch.nn.functional.logsigmoid(gap),
+            "accuracy": right,
+            "longer_wins": longer,
+            "accuracy_chosen_longer": right[longer == 1],
+            "accuracy_chosen_shorter": right[longer == 0],
+        }
+        for name, mean in self.means.items():
+            mean.update(measured[name])  # type: ignore[operator]
         confidence = torch.sigmoid(gap.abs())  # 0.5 to 1
         where = ((confidence - 0.5) * 20).long().clamp(max=9)
         for i, values in enumerate((torch.ones_like(right), confidence, right)):

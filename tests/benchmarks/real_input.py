@@ -71,7 +71,7 @@ def translation(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
     ppo = ["stages=[ppo]", "ppo.lr=3e-5", "ppo.value_lr=1e-3", "ppo.updates=100", "ppo.trainer.val_check_interval=50"]
     for seed in seeds:
         sft = out / f"sft_{seed}"
-        epochs = ["sft.loader.batch_size=64", "sft.lr=3e-3", "sft.trainer.max_epochs=2", "sft.loader.group_by_length=true"]
+        epochs = ["sft.loader.batch_size=64", "sft.trainer.max_epochs=2", "sft.loader.group_by_length=true"]
         show(f"sft seed {seed}", train(sft, *rows, *epochs, "stages=[sft]", f"seed={seed}"), names)
         for reward in ("[chrf,bleu]", "constant"):
             run = out / f"ppo_{reward.strip('[]').replace(',', '_')}_{seed}"

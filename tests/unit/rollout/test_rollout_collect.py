@@ -103,12 +103,3 @@ def test_values_come_from_a_critic_apart(make_policy) -> None:
     inputs = (rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.response_mask)
     mask = rollout.response_mask
     torch.testing.assert_close(rollout.values[mask], critic(*inputs, with_values=True).values.detach()[mask])
-
-
-def test_take_gives_the_rows_asked_for(make_policy) -> None:
-    rollout = gathered(make_policy())
-    part = rollout.take(torch.tensor([2, 0]))
-    assert len(part) == 2
-    assert part.texts == [rollout.texts[2], rollout.texts[0]]
-    assert torch.equal(part.response_ids, rollout.response_ids[[2, 0]])
-    assert torch.equal(part.rewards["length"], rollout.rewards["length"][[2, 0]])

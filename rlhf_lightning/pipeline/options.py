@@ -1,0 +1,118 @@
+"""Every option held against what will take it, before any data is read: a typo must not surface after hours."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning as L
+
+from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
+from rlhf_lightning.models import Sampling
+
+GROUPS = ("task", "data", "model", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
+
+TYPES: dict[str, Any] = {
+    "policy": str | None,
+    "reward_model": str | None,
+    "seed": int,
+    "samples": int,
+    "task.max_prompt_tokens": int,
+    "task.max_completion_tokens": int,
+    "task.objective": str | None,
+    "data.gold": str | None,
+    "reward.normalise": Literal["scale", "shift", "none"],
+    "ppo.updates": int,
+    "ppo.critic": str,
+    "evaluate.batch_size": int,
+    "predict.batch_size": int,
+    "predict.input": str | None,
+    "predict.output": str | None,
+}
+"""What the pipeline itself takes; all else goes to a function, whose signature says it."""
+
+AT_LEAST_1 = (
+    "task.max_prompt_tokens",
+    "task.max_completion_tokens",
+    "sft.loader.batch_size",
+    "sft.loader.eval_batch_size",
+    "reward.loader.batch_size",
+    "reward.loader.eval_batch_size",
+    "ppo.loader.batch_size",
+    "ppo.loader.eval_batch_size",
+    "ppo.updates",
+    "ppo.epochs",
+    "ppo.minibatches",
+    "ppo.micro_batch_size",
+    "evaluate.batch_size",
+    "predict.batch_size",
+)
+
+ROWS = ("train", "validation", "codec", "seed")
+STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
+    "sft": (SFTDataModule, ("policy", "evaluator"), ("loader", "trainer")),
+    "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "model")),
+    "ppo": (
+        PromptDataModule,
+        ("policy", "evaluator", "rewards", "reward_weights", "critic"),
+        ("loader", "trainer", "updates", "rewards", "critic"),
+    ),
+}
+"""For each stage its data module, the arguments that the pipeline gives it, and the keys that the pipeline takes."""
+
+
+def check_options(cfg: dict[str, Any]) -> None:
+    """Refuse options that nothing takes, that are missing, or whose values are of another type.
+
+    Raises:
+        UserError: naming the option and what it takes.
+    """
+    for group in GROUPS:
+        if not isinstance(cfg.get(group), dict):
+            raise UserError(f"{group} is missing; `rlhf-train --help` shows what there is to choose from")
+    for path, hint in TYPES.items():
+        check_value(_at(cfg, path), hint, path)
+    check_call(cfg["data"], "data", given=("format",), without=("gold",))
+    check_call(cfg["task"]["format"], "task.format")
+    for name, metric in cfg["task"]["metrics"].items():
+        check_call(metric, f"task.metrics.{name}")
+    _check_model(cfg["model"], "model")
+    sampling = {k: v for k, v in cfg["evaluate"].items() if k != "batch_size"}
+    check_arguments(Sampling, sampling, "evaluate", None)
+    check_call(cfg["trainer"], "trainer")
+    for stage in (s for s in STAGES if s in cfg["stages"]):
+        _check_stage(cfg[stage], stage)
+    for path in AT_LEAST_1:
+        value = _at(cfg, path)
+        if value is not None and value < 1:
+            raise UserError(f"{path} must be at least 1, not {value}")
+    if not sampling["greedy"] and sampling["temperature"] <= 0:
+        raise UserError(f"evaluate.temperature must be above 0, not {sampling['temperature']}")
+
+
+def _check_stage(config: dict[str, Any], stage: str) -> None:
+    loader, given, without = STAGES[stage]
+    check_call(config, stage, given, without)
+    check_arguments(loader, config["loader"], f"{stage}.loader", ROWS)
+    check_arguments(L.Trainer, config["trainer"], f"{stage}.trainer", None)
+    if config.get("model") is not None:
+        _check_model(config["model"], f"{stage}.model")
+    for name, reward in config.get("rewards", {}).items():
+        check_value(reward.get("weight"), float, f"{stage}.rewards.{name}.weight")
+        learned = ("model",) if reward["_target_"].endswith("LearnedReward") else ()
+        check_call(reward, f"{stage}.rewards.{name}", learned, ("weight",))
+
+
+def _check_model(model: dict[str, Any], where: str) -> None:
+    made = model.get("tiny") is not None
+    check_call(model, where, without=("tiny", "recommended", *(("name",) if made else ())), given=("name",) * made)
+    if made:
+        check_call(model["tiny"], f"{where}.tiny")
+
+
+def _at(cfg: dict[str, Any], path: str) -> Any:
+    value: Any = cfg
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
