@@ -60,6 +60,7 @@ def _quieten() -> None:
         "Total length of",
         "in eval mode at the start",
         "smaller than the logging",
+        "isinstance.treespec, LeafSpec",
     )
     for message in unneeded:
         warnings.filterwarnings("ignore", f".*{message}.*")
@@ -79,6 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run()
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(explain(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        return _fail("a group can't be null: leave its option out, or choose one (`rlhf-train --help` shows them)")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

@@ -29,7 +29,7 @@ def plain(config: Any) -> Any:
         raise UserError(f"the config can't be resolved: {error}") from error
 
 
-def instantiate(config: Any, **kwargs: Any) -> Any:
+def instantiate(config: Any, /, **kwargs: Any) -> Any:
     """Build what a plain config's ``_target_`` names, with ``kwargs`` beside its own values.
 
     Raises:
@@ -37,6 +37,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     """
     import hydra.utils
     from hydra.errors import InstantiationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     values = plain(config)
     try:
@@ -47,6 +48,8 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         if "argument" not in str(error):
             raise
         raise UserError(f"{values.get('_target_')} does not take these options: {error}") from error
+    except (ImportError, MisconfigurationException) as error:  # an optional package, or a device that isn't there
+        raise UserError(f"cannot use {values.get('_target_')}: {error}") from error
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):

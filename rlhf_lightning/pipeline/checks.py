@@ -11,9 +11,9 @@ from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
 from rlhf_lightning.models.loading import check_window, load_config, load_tokenizer, model_kind
-from rlhf_lightning.pipeline.measure import functions
+from rlhf_lightning.pipeline.measure import functions, gold_functions
 from rlhf_lightning.pipeline.run import Run
-from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.pipeline.stages import predict_rows, reward_spec
 from rlhf_lightning.rewards import LearnedReward, RewardMix
 from rlhf_lightning.tasks import sample_files
 
@@ -105,6 +105,8 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
         )
     if target and any(not row.references for row in data.test):
         raise UserError("a test row has no reference, which the task's metrics need")
+    if "predict" in stages:
+        predict_rows(cfg)  # read again when they are answered
 
 
 def check_models(run: Run) -> None:
@@ -132,6 +134,9 @@ def check_models(run: Run) -> None:
         run.reward_model = RewardModel.load(
             ModelSpec(cfg["reward_model"], trust_remote_code=cfg["model"]["trust_remote_code"]), **run.limits
         )
+    if "ppo" in stages and cfg["ppo"]["critic"] not in ("shared", "separate"):
+        load_config(ModelSpec(cfg["ppo"]["critic"]))
+    gold_functions(run)
     rows = [row for row in run.data.prompts[:2] if row.references]
     if "ppo" in stages and rows:
         mix = {k: r for k, r in functions(run).items() if not isinstance(r, LearnedReward)}

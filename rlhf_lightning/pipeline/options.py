@@ -22,6 +22,7 @@ TYPES: dict[str, Any] = {
     "task.max_completion_tokens": int,
     "task.objective": str | None,
     "data.gold": str | None,
+    "model.dtype": Literal["float32", "bfloat16", "float16", "float64"],
     "reward.normalise": Literal["scale", "shift", "none"],
     "ppo.updates": int,
     "ppo.critic": str,
@@ -87,6 +88,13 @@ def check_options(cfg: dict[str, Any]) -> None:
         value = _at(cfg, path)
         if value is not None and value < 1:
             raise UserError(f"{path} must be at least 1, not {value}")
+    ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
+    if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:
+        raise UserError(
+            f"ppo.minibatches={ppo['minibatches']} is more than the {ppo['loader']['batch_size']} responses of a round"
+        )
+    if tiny is not None and tiny["hidden"] % tiny["heads"]:
+        raise UserError(f"model.tiny.hidden={tiny['hidden']} must be a multiple of model.tiny.heads={tiny['heads']}")
     if not sampling["greedy"] and sampling["temperature"] <= 0:
         raise UserError(f"evaluate.temperature must be above 0, not {sampling['temperature']}")
 
@@ -97,6 +105,8 @@ def _check_stage(config: dict[str, Any], stage: str) -> None:
     check_arguments(loader, config["loader"], f"{stage}.loader", ROWS)
     check_arguments(L.Trainer, config["trainer"], f"{stage}.trainer", None)
     if config.get("model") is not None:
+        if config["model"]["name"] is None:
+            raise UserError(f"{stage}.model.name must be given (without {stage}.model it starts from the policy)")
         _check_model(config["model"], f"{stage}.model")
     for name, reward in config.get("rewards", {}).items():
         check_value(reward.get("weight"), float, f"{stage}.rewards.{name}.weight")

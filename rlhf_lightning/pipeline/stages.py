@@ -10,6 +10,7 @@ import torch
 
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
@@ -144,11 +145,16 @@ def separate_critic(run: Run, critic: str) -> Policy | None:
     )
 
 
+def predict_rows(cfg: dict[str, Any]) -> list[PromptRow]:
+    """The prompts of ``predict.input``."""
+    data = cfg["data"]
+    return read_prompts(cfg["predict"]["input"], instantiate(cfg["task"]["format"]), data["columns"], data["encoding"])
+
+
 def run_predict(run: Run) -> None:
     """Answer a file of prompts, and score the answers where there is a reward model."""
     cfg = run.cfg["predict"]
-    data = run.cfg["data"]
-    rows = read_prompts(cfg["input"], instantiate(run.cfg["task"]["format"]), data["columns"], data["encoding"])
+    rows = predict_rows(run.cfg)
     assert run.policy is not None
     trainer = make_trainer(run, "predict", {}, [], logger=False)
     loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])

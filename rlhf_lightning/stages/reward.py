@@ -31,6 +31,8 @@ class RewardModule(L.LightningModule):
         schedule: made of the optimizer and the number of steps.
     """
 
+    bins: Tensor
+
     def __init__(
         self,
         model: RewardModel,
@@ -83,7 +85,7 @@ class RewardModule(L.LightningModule):
         confidence = torch.sigmoid(gap.abs())  # 0.5 to 1
         where = ((confidence - 0.5) * 20).long().clamp(max=9)
         for i, values in enumerate((torch.ones_like(right), confidence, right)):
-            self.bins[i].index_add_(0, where, values)  # type: ignore[index]
+            self.bins[i].index_add_(0, where, values)
 
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches."""
@@ -93,7 +95,7 @@ class RewardModule(L.LightningModule):
         for mean in self.means.values():
             mean.reset()  # type: ignore[operator]
         pairs, confidence, right = self.trainer.strategy.reduce(self.bins.clone(), reduce_op="sum")
-        self.bins.zero_()  # type: ignore[operator]
+        self.bins.zero_()
         results["calibration_error"] = float((confidence - right).abs().sum() / pairs.sum().clamp(min=1))
         self.log_dict({f"reward/val/{name}": value for name, value in results.items()})
 
