@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 
 register_resolvers()
 
-_failures: list[UserError] = []
-"""Mistakes that ended jobs of this process."""
+_failures: list[str] = []
+"""Mistakes that ended jobs of this process, in words."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://rlhf_lightning.conf", config_name="train")
 def run(cfg: DictConfig) -> float | None:
     """One job: the pipeline in Hydra's run folder. Returns the objective of the last policy, for sweepers."""
-    try:
-        return _job(cfg)
-    except UserError as error:
-        _failures.append(error)  # raised from here Hydra would print it in its own way, and end a sweep
-        return None
-
-
-def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    settings = HydraConfig.get()
+    sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+    try:
+        return _job(cfg, Path(settings.runtime.output_dir), sweep)
+    except UserError as error:  # raised from here Hydra would print it in its own way, and end a sweep
+        job = f"job {settings.job.num} ({' '.join(settings.overrides.task)}): " if sweep else ""
+        _failures.append(f"{job}{error}")
+        return None
+
+
+def _job(cfg: DictConfig, directory: Path, sweep: str | None) -> float | None:
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
-    settings = HydraConfig.get()
-    group = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
-    return run_pipeline(cfg, Path(settings.runtime.output_dir), group)
+    return run_pipeline(cfg, directory, sweep)
 
 
 def _quieten() -> None:
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
-    return max((_fail(str(error)) for error in _failures), default=0)
+    return max((_fail(message) for message in _failures), default=0)
 
 
 def _fail(message: str) -> int:

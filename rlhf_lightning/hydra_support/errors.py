@@ -27,7 +27,7 @@ def explain(error: Exception) -> str:
     if option:
         return f"there is no option {option[1]!r}.{_nearest_option(option[1])}"
     missing = re.search(r"Could not find '([^']+)'", text)
-    available = re.findall(r"^\t(\S+)", text, flags=re.MULTILINE)
+    available = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
     if missing:
         group, _, name = missing[1].rpartition("/")
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)

@@ -22,7 +22,7 @@ def check_call(config: Mapping[str, Any], where: str, given: Iterable[str] = (),
         without: keys that don't go to the function.
 
     Raises:
-        UserError: naming the option, for a function that isn't there, an option it doesn't have, one that is missing, or
+        UserError: naming the option, for a function that isn't there, an option that it lacks or that is missing, or
             a value of another type.
     """
     function = _locate(config["_target_"], f"{where}._target_")

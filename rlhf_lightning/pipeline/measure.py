@@ -137,7 +137,9 @@ def report_samples(run: Run) -> list[ReportSample]:
             for position, s in enumerate(samples):
                 if s.id == i:
                     sample.completions[policy] = s.completion
-                    sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in run.scores.get(policy, {}).items()}
+                    sample.scores[policy] = {
+                        k: round(float(v[position]), 6) for k, v in run.scores.get(policy, {}).items()
+                    }
         made.append(sample)
     return made
 

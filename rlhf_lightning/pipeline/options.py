@@ -13,6 +13,22 @@ from rlhf_lightning.models import Sampling
 
 GROUPS = ("task", "data", "model", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
 
+KEYS = {
+    "task": ("name", "format", "max_prompt_tokens", "max_completion_tokens", "system", "objective", "metrics"),
+    "data": (
+        "train",
+        "validation",
+        "test",
+        "prompts",
+        "preferences",
+        "preferences_test",
+        "columns",
+        "encoding",
+        "gold",
+    ),
+}
+"""What a YAML of the user's own must hold."""
+
 TYPES: dict[str, Any] = {
     "policy": str | None,
     "reward_model": str | None,
@@ -72,6 +88,10 @@ def check_options(cfg: dict[str, Any]) -> None:
     for group in GROUPS:
         if not isinstance(cfg.get(group), dict):
             raise UserError(f"{group} is missing; `rlhf-train --help` shows what there is to choose from")
+    for group, keys in KEYS.items():
+        if missing := [key for key in keys if key not in cfg[group]]:
+            model = "conf/task/qa.yaml" if group == "task" else "a YAML that begins with `defaults: [files, _self_]`"
+            raise UserError(f"{group}.{missing[0]} is missing (null says that there is none); see {model}")
     for path, hint in TYPES.items():
         check_value(_at(cfg, path), hint, path)
     check_call(cfg["data"], "data", given=("format",), without=("gold",))
@@ -85,8 +105,8 @@ def check_options(cfg: dict[str, Any]) -> None:
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)
     for path in AT_LEAST_1:
-        value = _at(cfg, path)
-        if value is not None and value < 1:
+        group, value = path.split(".")[0], _at(cfg, path)
+        if value is not None and (group not in STAGES or group in cfg["stages"]) and value < 1:
             raise UserError(f"{path} must be at least 1, not {value}")
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:

@@ -1,57 +1,84 @@
-"""Runs of the console scripts: as processes of their own, or within this one where that tells as much."""
+"""Runs that several tests look at, and `rlhf-train` within this process where that tells as much."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-BIN = Path(sys.executable).parent
-SMALL = [
-    "data.limit=48",
-    "model.tiny.hidden=32",
-    "model.tiny.layers=1",
-    "sft.trainer.max_epochs=1",
-    "reward.trainer.max_epochs=1",
-    "ppo.updates=2",
-    "ppo.loader.batch_size=8",
-    "ppo.epochs=2",
-    "ppo.trainer.val_check_interval=1",
-    "logger=csv",
-    "trainer=cpu",
-    "trainer.enable_progress_bar=false",
-    "hydra.run.dir=run",
-]
-"""A run of a few seconds, in the folder `run`."""
-QUICK = [o for o in SMALL if o.startswith(("model.tiny", "logger", "trainer"))]
+from console import QUICK, SMALL, ok, run
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Of a console script: offline, one thread, a wide screen."""
-    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "140"}
-    return {**os.environ, **settings, **more}
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages of question answering, and what it said in `screen.txt`."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "screen.txt").write_text(ok(run(folder, "task=qa", *SMALL)).stdout, encoding="utf-8")
+    return folder
 
 
-def run(folder: Path, *overrides: str, program: str = "rlhf-train", **more: str) -> subprocess.CompletedProcess[str]:
-    """A console script in a folder; its output as text."""
-    command = [str(BIN / program), *overrides]
-    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=600)
+@pytest.fixture
+def hydra_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what Hydra does to a process: it configures logging, and remembers that it has run."""
+    from absl import logging as absl_logging
+    from hydra.core.global_hydra import GlobalHydra
+
+    # Configuring logging closes all handlers; absl's (of rouge_score) takes its stream along, which is pytest's.
+    absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
-def ok(result: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    assert result.returncode == 0, result.stderr[-3000:] + result.stdout[-2000:]
-    return result
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hydra_process: None
+) -> Callable[..., str]:
+    """Runs `rlhf-train` in an empty folder, and gives the one message it was refused with before any training."""
+    from rlhf_lightning import train
+
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*overrides: str) -> str:
+        monkeypatch.setattr("sys.argv", ["rlhf-train"])
+        tiny = not any(option.startswith("model=") for option in overrides)
+        quick = [option for option in QUICK if tiny or not option.startswith("model.tiny")]
+        status = train.main(["hydra.run.dir=run", *quick, *overrides])
+        message = capsys.readouterr().err
+        assert status == 2, message
+        assert message.count("rlhf-train: ") == 1
+        assert "Traceback" not in message
+        for stage in ("sft", "reward", "ppo"):
+            assert not (tmp_path / "run" / stage).exists()
+        return message
+
+    return refuse
 
 
-def metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of random weights with a WordPiece tokenizer of letters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-
-def write_rows(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
+    folder = tmp_path_factory.mktemp("encoder") / "bert"
+    letters = [chr(i) for i in range(33, 127)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *("##" + letter for letter in letters)]
+    raw = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=len(pieces), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -4,46 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
-from rlhf_lightning import train
-
-QUICK = [
-    "hydra/job_logging=disabled",
-    "hydra/hydra_logging=disabled",
-    "logger=csv",
-    "trainer=cpu",
-    "trainer.enable_progress_bar=false",
-    "model.tiny.hidden=32",
-    "model.tiny.layers=1",
-]
-
-
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `rlhf-train` in an empty folder, and gives the message it was refused with."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*overrides: str) -> str:
-        from hydra.core.global_hydra import GlobalHydra
-
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr("sys.argv", ["rlhf-train"])
-        quick = [o for o in QUICK if "tiny" not in o or "model=hf" not in overrides]
-        status = train.main(["hydra.run.dir=run", *quick, *overrides])
-        message = capsys.readouterr().err
-        assert status == 2, message
-        assert "Traceback" not in message
-        assert not (tmp_path / "run" / "sft").exists()
-        assert not (tmp_path / "run" / "ppo").exists()
-        return message
-
-    return run
-
-
-def write(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
+from console import SMALL, metrics, ok, run
+from console import write_rows as write
 
 ROWS = [{"text": f"a sentence {i}", "label": "tech"} for i in range(40)]
 FILES = ["task=classification", "data=files", "stages=[sft]"]
@@ -113,48 +75,109 @@ def test_a_reward_function_that_misbehaves(refused, tmp_path: Path, monkeypatch,
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["stages=[ppo]"], "policy="),
-        (["stages=[sft,ppo]"], "reward_model="),
-        (["stages=[sft,pp]"], "'pp'"),
-        (["stages=[sft,sft]"], "once"),
-        (["policy=no/such/folder"], "no such folder"),
-        (["policy=."], "config.json"),
-        (["rewards=function", "ppo.rewards.function.path=no.such.thing"], "no.such.thing"),
-        (["data.train=x.jsonl", "data.preferences=x.jsonl"], "x.jsonl"),
-        (["ppo.kl_coeff=0.1"], "ppo.kl_coef"),
-        (["task=translatoin"], "translation"),
-        (["rewards=chfr"], "chrf"),
-        (["sft.optimizer.nesterov=true"], "sft.optimizer.nesterov"),
-        (["stages=[predict]", "policy=x"], "predict.input"),
+        ("stages=[ppo]", "policy="),
+        ("stages=[evaluate]", "policy="),
+        ("stages=[sft,ppo]", "reward_model="),
+        ("stages=[ppo,sft] policy=x", "sft must come before ppo"),
+        ("stages=[sft,pp]", "'pp'"),
+        ("stages=[sft,sft]", "once"),
+        ("stages=sft", "stages=[sft]"),
+        ("stages=[sft,predict]", "predict.input"),
+        ("stages=[sft,predict] predict.input=nothing.jsonl", "nothing.jsonl"),
+        ("policy=no/such/folder", "no such folder"),
+        ("policy=.", "config.json"),
+        ("reward_model=. stages=[sft,ppo]", "config.json"),
+        ("ppo.critic=no/such/folder", "no such folder"),
+        ("rewards=function ppo.rewards.function.path=no.such.thing", "no.such.thing"),
+        ("rewards=function", "ppo.rewards.function.path must be given"),
+        ("data.gold=no.such.judge", "no.such.judge"),
+        ("data.train=x.jsonl data.preferences=x.jsonl", "x.jsonl"),
+        ("model=hf", "model.name must be given"),
+        ("model@reward.model=tiny", "reward.model.name"),
     ],
 )
-def test_options_that_do_not_fit(refused, overrides: list[str], said: str) -> None:
-    assert said in refused(*overrides)
+def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
+    assert said in refused(*overrides.split())
 
 
-def test_a_folder_that_cannot_be_written(refused, tmp_path: Path) -> None:
-    (tmp_path / "blocked").write_text("a file")
-    message = refused("hydra.run.dir=blocked/run")
-    assert "blocked" in message
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("ppo.kl_coeff=0.1", "Did you mean 'ppo.kl_coef'?"),
+        ("task=translatoin", "Did you mean task=translation?"),
+        ("rewards=chfr", "chrf"),
+        ("sft.optimizer.nesterov=true", "sft.optimizer.nesterov"),
+        ("+ppo.kl_coeff=0.1", "Did you mean ppo.kl_coef?"),
+        ("+sft.loader.batchsize=4", "Did you mean sft.loader.batch_size?"),
+        ("+ppo.trainer.max_tim=1", "Did you mean ppo.trainer.max_time?"),
+        ("ppo.epochs=x", "ppo.epochs must be a whole number, not 'x'"),
+        ("ppo.epochs=1.5", "ppo.epochs must be a whole number"),
+        ("ppo.epochs=0", "ppo.epochs must be at least 1"),
+        ("ppo.updates=many", "ppo.updates must be a whole number"),
+        ("ppo.kl=adaptivee", "ppo.kl must be fixed or adaptive, not 'adaptivee'"),
+        ("ppo.missing_eos=drop", "replace or subtract"),
+        ("ppo.minibatches=100", "64 responses"),
+        ("ppo.rewards.learned.weight=x", "ppo.rewards.learned.weight must be a number"),
+        ("reward.normalise=no", "scale, shift or none"),
+        ("sft.lr=high", "sft.lr must be a number"),
+        ("sft.trainer.max_epochs=x", "sft.trainer.max_epochs must be a whole number or null"),
+        ("sft.loader.batch_size=0", "sft.loader.batch_size must be at least 1"),
+        ("data.limit=x", "data.limit must be a whole number or null"),
+        ("seed=x", "seed must be a whole number"),
+        ("model.dtype=float33", "bfloat16"),
+        ("model.tiny.hidden=33", "a multiple of model.tiny.heads=4"),
+        ("evaluate.greedy=false evaluate.temperature=0", "evaluate.temperature must be above 0"),
+        ("logger=null", "a group can't be null"),
+        ("~logger", "logger is missing"),
+        ("trainer.precision=8", "bf16-mixed"),
+        ("task.metrics.token_f1._target_=rlhf_lightning.metrics.F2 task=qa", "rlhf_lightning.metrics.F2"),
+        ("stages=[sft", "[sft"),
+        ("ppo.lr", "ppo.lr"),
+        ("--config-dir nowhere", "nowhere"),
+    ],
+)
+def test_options_that_nothing_takes(refused, overrides: str, said: str) -> None:
+    assert said in refused(*overrides.split())
 
 
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    """A BERT of random weights with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+def test_a_device_that_is_not_there(refused) -> None:
+    import torch
 
-    words = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "sentence"])}
-    raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "gpu" in refused("trainer=gpu", "trainer.precision=32-true")
+
+
+def test_a_reward_that_fails_on_answers_says_so_at_the_end(tmp_path: Path) -> None:
+    """The check before the training asks about references only; a failure later must not be hidden by the report."""
+    (tmp_path / "picky.py").write_text(
+        "def mine(prompts, completions, references, meta):\n"
+        "    if len(completions) > 2: raise ValueError('too many')\n    return [0.0] * len(completions)\n"
     )
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertForMaskedLM(BertConfig(vocab_size=6, **shape)).save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    return tmp_path / "bert"
+    options = ["task=qa", "stages=[sft,ppo]", "rewards=function", "ppo.rewards.function.path=picky.mine", *SMALL]
+    result = run(tmp_path, *options, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert "the reward 'function' failed: ValueError: too many" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert metrics(tmp_path / "run")["status"] != "finished"
+
+
+def test_one_bad_job_does_not_end_a_sweep(tmp_path: Path) -> None:
+    small = [o for o in SMALL if not o.startswith("hydra.")]
+    result = run(tmp_path, "-m", "task=classification", "stages=[pp],[sft]", "hydra.sweep.dir=sweep", *small)
+    assert result.returncode == 2
+    assert "'pp'" in result.stderr
+    assert "stages=[pp]" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert metrics(tmp_path / "sweep" / "1")["status"] == "finished"
+
+
+@pytest.mark.parametrize("option", ["hydra.run.dir=blocked/run", "hydra.run.dir=blocked"])
+def test_a_folder_that_cannot_be_written(refused, tmp_path: Path, option: str) -> None:
+    (tmp_path / "blocked").write_text("a file")
+    message = refused(option)
+    assert "blocked" in message
+    assert "paths.output_dir" in message
 
 
 def test_an_encoder_can_be_no_policy(refused, encoder: Path) -> None:
@@ -185,9 +208,8 @@ def test_a_tokenizer_without_an_end_of_sequence(refused, tmp_path: Path) -> None
 
 
 def test_equal_preferences_are_dropped_and_counted(tmp_path: Path) -> None:
-    from rlhf_lightning import RowFormat, load_task_data
-
-    pairs = [{"prompt": f"p{i}", "chosen": "a", "rejected": "a" if i < 3 else "b"} for i in range(30)]
-    data = load_task_data(RowFormat("{x}"), preferences=write(tmp_path / "p.jsonl", pairs))
-    assert len(data.preferences) + len(data.preferences_test) == 27
-    assert any("3 preference" in note for note in data.notes)
+    pairs = [{"prompt": f"p{i}", "chosen": "a", "rejected": "a" if i < 3 else "b"} for i in range(40)]
+    path = write(tmp_path / "p.jsonl", pairs)
+    options = ["data=files", f"data.preferences={path}", "stages=[reward]", *SMALL]
+    ok(run(tmp_path, *options))
+    assert any("3 preference(s) dropped" in note for note in metrics(tmp_path / "run")["notes"])

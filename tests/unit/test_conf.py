@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.hydra_support import plain, register_resolvers
+from rlhf_lightning.pipeline.options import check_options
 
 CONF = Path(__file__).parents[2] / "conf"
 FILL = ["model.name=some/model", "data.train=train.jsonl", "ppo.rewards.function.path=a.b"]
@@ -92,6 +93,9 @@ def test_an_option_composes_and_its_targets_take_its_values(option: str) -> None
         required = {n for n, p in parameters.items() if p.default is p.empty and n not in ("self",)}
         if not target.get("_partial_"):
             assert required <= given | GIVEN_BY_CODE.get(name, set()), (target["_target_"], required - given)
+    if not option.startswith("model@reward.model=tiny"):  # a reward model starts from the policy, or from a real one
+        config["stages"] = ["sft", "reward", "ppo", "evaluate", "predict"]
+        check_options(config)
 
 
 def test_the_groups_are_found() -> None:

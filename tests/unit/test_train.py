@@ -1,0 +1,58 @@
+"""What the console script makes of what a job ends in."""
+
+from collections.abc import Callable
+
+import pytest
+
+from rlhf_lightning import train
+from rlhf_lightning.pipeline import Interrupted
+
+
+@pytest.fixture
+def ends_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException | None], int]:
+    """Runs `main` with a job that ends in an exception or returns."""
+    monkeypatch.setattr("sys.argv", ["rlhf-train"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+    def run(end: BaseException | None) -> int:
+        def job() -> None:
+            if end is not None:
+                raise end
+
+        monkeypatch.setattr(train, "run", job)
+        return train.main(["task=qa"])
+
+    return run
+
+
+def test_success(ends_in, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends_in(None) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt(ends_in, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends_in(Interrupted()) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_used(ends_in, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends_in(NotADirectoryError(20, "Not a directory", "out/run")) == 2
+    assert capsys.readouterr().err.startswith("rlhf-train: cannot use out/run: Not a directory")
+
+
+@pytest.mark.parametrize("fault", [OSError("no name"), ValueError("a fault"), RuntimeError("a fault")])
+def test_a_fault_of_ours_is_not_hidden(ends_in, fault: Exception) -> None:
+    with pytest.raises(type(fault)):
+        ends_in(fault)
+
+
+def test_every_mistake_of_a_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsys, ends_in) -> None:
+    def jobs() -> None:
+        train._failures += ["job 0 (a=1): wrong", "job 1 (a=2): wrong too"]
+
+    monkeypatch.setattr(train, "run", jobs)
+    monkeypatch.setattr("sys.argv", ["rlhf-train"])
+    assert train.main() == 2
+    assert capsys.readouterr().err == "rlhf-train: job 0 (a=1): wrong\nrlhf-train: job 1 (a=2): wrong too\n"
+    assert ends_in(None) == 0  # nothing is left over
