@@ -115,7 +115,7 @@ def run_ppo(run: Run) -> None:
         policy=policy,
         rewards=rewards,
         reward_weights=weights,
-        critic=separate_critic(run, critic),
+        critic=separate_critic(run, critic, policy),
         evaluator=evaluator,
     )
     data = PromptDataModule(run.data.prompts, run.data.validation, policy.codec, **loader, seed=run.cfg["seed"])
@@ -131,18 +131,26 @@ def run_ppo(run: Run) -> None:
     measure(run, "ppo", "ppo/model", reference=module.reference)
 
 
-def separate_critic(run: Run, critic: str) -> Policy | None:
-    """A critic apart from the policy: from a reward model where one fits, with that model's values to begin with."""
+def separate_critic(run: Run, critic: str, policy: Policy) -> Policy | None:
+    """A critic apart from the policy: from a reward model where that reads the policy's tokens, else from the policy.
+
+    Raises:
+        UserError: if a reward model was named that doesn't.
+    """
     if critic == "shared":
         return None
-    folder = critic if critic != "separate" else None
-    if folder is not None:
-        return Policy.critic_from(RewardModel.load(ModelSpec(folder), **run.limits))
-    return (
-        Policy.critic_from(run.reward_model)
-        if run.reward_model is not None
-        else Policy.load(run.spec, **run.limits, value_head=True)
-    )
+    named = RewardModel.load(ModelSpec(critic), **run.limits) if critic != "separate" else None
+    start = named or run.reward_model
+    if start is not None and _same_tokens(start, policy):
+        return Policy.critic_from(start)
+    if named is not None:
+        raise UserError(f"ppo.critic={critic}: a critic must be a causal model with the policy's own tokenizer")
+    return Policy.load(run.spec, **run.limits, value_head=True)
+
+
+def _same_tokens(reward_model: RewardModel, policy: Policy) -> bool:
+    vocabularies = [model.codec.tokenizer.get_vocab() for model in (reward_model, policy)]
+    return reward_model.kind == policy.kind == "causal" and vocabularies[0] == vocabularies[1]
 
 
 def predict_rows(cfg: dict[str, Any]) -> list[PromptRow]:
