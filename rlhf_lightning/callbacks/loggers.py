@@ -40,4 +40,6 @@ def wandb_logger(project: str, entity: str | None = None, offline: bool | None =
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         offline = False  # the environment has decided; the logger's own switch would override it
     settings = wandb.Settings(silent=True, console="off")
-    return WandbLogger(project=project, entity=entity, offline=offline, settings=settings, **kwargs)
+    logger = WandbLogger(project=project, entity=entity, offline=offline, settings=settings, **kwargs)
+    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and W&B warns that it has no effect
+    return logger

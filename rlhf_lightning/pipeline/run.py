@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from rlhf_lightning.callbacks import Alarms, LogSamples
+from rlhf_lightning.callbacks import Alarms, LogSamples, Progress
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel
@@ -89,6 +89,8 @@ def make_trainer(
 ) -> L.Trainer:
     """The Trainer of a stage: the group `trainer`, what the stage asks of it, and the loggers."""
     folder = run.dir / stage
+    if run.cfg["trainer"]["enable_progress_bar"]:
+        callbacks = [*callbacks, Progress()]
     return instantiate(
         {**run.cfg["trainer"], **options, "default_root_dir": str(folder)},
         callbacks=callbacks,

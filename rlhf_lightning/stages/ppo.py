@@ -160,6 +160,11 @@ class PPOModule(L.LightningModule):
         if self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps of a round, that is of a batch of prompts."""
+        return self.epochs * self.minibatches
+
     # --- one round ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -277,8 +282,7 @@ class PPOModule(L.LightningModule):
                     )
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
-        steps = self.epochs * self.minibatches
-        return {name: value / steps for name, value in sums.items()} | {"logprob_gap": gap}
+        return {name: value / self.steps_per_batch for name, value in sums.items()} | {"logprob_gap": gap}
 
     def _loss(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Tensor
@@ -350,7 +354,7 @@ class PPOModule(L.LightningModule):
         batches = self.trainer.estimated_stepping_batches  # in manual mode Lightning counts a step for each batch
         if self.trainer.max_steps > 0:
             # A round is never cut short: the last one may take more steps than were left.
-            batches = min(batches, -(-self.trainer.max_steps // (self.epochs * self.minibatches)))
+            batches = min(batches, -(-self.trainer.max_steps // self.steps_per_batch))
         return max(int(batches), 1)
 
     def configure_optimizers(self) -> Any:
