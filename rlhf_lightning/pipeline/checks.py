@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
 from rlhf_lightning.models.loading import check_window, load_config, load_tokenizer, model_kind
-from rlhf_lightning.pipeline.measure import functions, gold_functions
+from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import predict_rows, reward_spec
 from rlhf_lightning.rewards import LearnedReward, RewardMix
@@ -105,8 +106,28 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
         )
     if target and any(not row.references for row in data.test):
         raise UserError("a test row has no reference, which the task's metrics need")
+    if set(stages) & {"sft", "ppo", "evaluate"}:
+        _check_metrics(cfg, data.test[:2])
     if "predict" in stages:
         predict_rows(cfg)  # read again when they are answered
+
+
+def _check_metrics(cfg: dict[str, Any], rows: list[PromptRow]) -> None:
+    """Measure two references as if they were answers, and see that the objective is among the figures."""
+    figures = [*GUARDRAILS, *cfg["ppo"]["rewards"], "learned"]
+    for name, metric in task_metrics(cfg).items():
+        try:
+            metric.update([row.references[0] for row in rows], [row.references for row in rows])
+            value = metric.compute()
+        except Exception as error:
+            raise UserError(f"task.metrics.{name} fails on the references of the test rows: {error}") from error
+        figures += list(value) if isinstance(value, dict) else [name]
+    objective = cfg["task"]["objective"]
+    if objective is not None and objective not in figures:
+        raise UserError(
+            f"task.objective={objective}: there is no such figure; the task's metrics give "
+            f"{', '.join(sorted(set(figures) - set(GUARDRAILS) - {'learned'})) or 'none'}"
+        )
 
 
 def check_models(run: Run) -> None:

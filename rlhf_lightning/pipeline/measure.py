@@ -33,9 +33,9 @@ GUARDRAILS = {
 """Measures beside the task's own, the most telling first, and which way is better."""
 
 
-def task_metrics(run: Run) -> dict[str, Any]:
+def task_metrics(cfg: dict[str, Any]) -> dict[str, Any]:
     """The task's metrics, new."""
-    return {name: instantiate(metric) for name, metric in run.cfg["task"]["metrics"].items()}
+    return {name: instantiate(metric) for name, metric in cfg["task"]["metrics"].items()}
 
 
 def gold_functions(run: Run) -> dict[str, Reward]:
@@ -74,7 +74,7 @@ def sampling(run: Run) -> Sampling:
 def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     """Answer the test prompts with the current policy, and add its row to the results."""
     assert run.policy is not None
-    evaluator = Evaluator(task_metrics(run), None, sampling(run), reference)
+    evaluator = Evaluator(task_metrics(run.cfg), None, sampling(run), reference)
     collect = CollectSamples()
     trainer = make_trainer(run, "evaluate", {}, [collect], logger=False)
     data = PromptDataModule([], run.data.test, run.policy.codec, 0, run.cfg["evaluate"]["batch_size"])

@@ -49,22 +49,43 @@ TYPES: dict[str, Any] = {
 }
 """What the pipeline itself takes; all else goes to a function, whose signature says it."""
 
-AT_LEAST_1 = (
-    "task.max_prompt_tokens",
-    "task.max_completion_tokens",
-    "sft.loader.batch_size",
-    "sft.loader.eval_batch_size",
-    "reward.loader.batch_size",
-    "reward.loader.eval_batch_size",
-    "ppo.loader.batch_size",
-    "ppo.loader.eval_batch_size",
-    "ppo.updates",
-    "ppo.epochs",
-    "ppo.minibatches",
-    "ppo.micro_batch_size",
-    "evaluate.batch_size",
-    "predict.batch_size",
+AT_LEAST: dict[str, int] = dict.fromkeys(
+    (
+        "task.max_prompt_tokens",
+        "task.max_completion_tokens",
+        "sft.loader.batch_size",
+        "sft.loader.eval_batch_size",
+        "reward.loader.batch_size",
+        "reward.loader.eval_batch_size",
+        "ppo.loader.batch_size",
+        "ppo.loader.eval_batch_size",
+        "ppo.updates",
+        "ppo.epochs",
+        "ppo.minibatches",
+        "ppo.micro_batch_size",
+        "evaluate.batch_size",
+        "predict.batch_size",
+    ),
+    1,
+) | dict.fromkeys(
+    (
+        "sft.lr",
+        "sft.loader.prompt_loss_weight",
+        "reward.lr",
+        "ppo.lr",
+        "ppo.value_lr",
+        "ppo.kl_coef",
+        "ppo.kl_target",
+        "ppo.clip_range",
+        "ppo.value_clip_range",
+        "ppo.vf_coef",
+        "ppo.gamma",
+        "ppo.lam",
+        "ppo.max_grad_norm",
+    ),
+    0,
 )
+"""Least values; only those of the chosen stages are looked at."""
 
 ROWS = ("train", "validation", "codec", "seed")
 STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
@@ -96,6 +117,8 @@ def check_options(cfg: dict[str, Any]) -> None:
         check_value(_at(cfg, path), hint, path)
     check_call(cfg["data"], "data", given=("format",), without=("gold",))
     check_call(cfg["task"]["format"], "task.format")
+    if not isinstance(cfg["task"]["metrics"], dict):
+        raise UserError("task.metrics must name metrics, each with its _target_; {} says that there are none")
     for name, metric in cfg["task"]["metrics"].items():
         check_call(metric, f"task.metrics.{name}")
     _check_model(cfg["model"], "model")
@@ -104,10 +127,15 @@ def check_options(cfg: dict[str, Any]) -> None:
     check_call(cfg["trainer"], "trainer")
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)
-    for path in AT_LEAST_1:
+    for path, least in AT_LEAST.items():
         group, value = path.split(".")[0], _at(cfg, path)
-        if value is not None and (group not in STAGES or group in cfg["stages"]) and value < 1:
-            raise UserError(f"{path} must be at least 1, not {value}")
+        if value is not None and (group not in STAGES or group in cfg["stages"]) and not value >= least:  # nor NaN
+            raise UserError(f"{path} must be at least {least}, not {value}")
+    for path in ("ppo.gamma", "ppo.lam"):
+        if "ppo" in cfg["stages"] and _at(cfg, path) > 1:
+            raise UserError(f"{path} must be at most 1, not {_at(cfg, path)}")
+    for stage in {"sft", "reward"} & set(cfg["stages"]):
+        _check_length(cfg[stage]["trainer"], stage, cfg["trainer"])
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:
         raise UserError(
@@ -132,6 +160,17 @@ def _check_stage(config: dict[str, Any], stage: str) -> None:
         check_value(reward.get("weight"), float, f"{stage}.rewards.{name}.weight")
         learned = ("model",) if reward["_target_"].endswith("LearnedReward") else ()
         check_call(reward, f"{stage}.rewards.{name}", learned, ("weight",))
+
+
+def _check_length(limits: dict[str, Any], stage: str, trainer: dict[str, Any]) -> None:
+    """Refuse a training that does nothing, or that never ends."""
+    epochs, steps = limits["max_epochs"], limits["max_steps"]
+    if epochs is not None and (epochs == 0 or epochs < -1):
+        raise UserError(f"{stage}.trainer.max_epochs must be at least 1, or -1 for no limit, not {epochs}")
+    if steps == 0 or steps < -1:
+        raise UserError(f"{stage}.trainer.max_steps must be at least 1, or -1 for no limit, not {steps}")
+    if epochs == steps == -1 and trainer["max_time"] is None:
+        raise UserError(f"{stage} would never end: limit {stage}.trainer.max_epochs, .max_steps or trainer.max_time")
 
 
 def _check_model(model: dict[str, Any], where: str) -> None:

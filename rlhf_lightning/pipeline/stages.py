@@ -56,7 +56,7 @@ def run_sft(run: Run) -> None:
     cfg = dict(run.cfg["sft"])
     loader, options = cfg.pop("loader"), cfg.pop("trainer")
     assert run.policy is not None
-    evaluator = Evaluator(task_metrics(run), gold_mix(run))
+    evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
     module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
     fit(run, "sft", module, data, options, lambda folder: run.policy.save(folder))  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def run_ppo(run: Run) -> None:
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
-    evaluator = Evaluator(task_metrics(run), RewardMix({**gold_functions(run), **rewards}))
+    evaluator = Evaluator(task_metrics(run.cfg), RewardMix({**gold_functions(run), **rewards}))
     module = instantiate(
         cfg,
         policy=policy,

@@ -120,6 +120,20 @@ def test_parts_that_a_stage_needs() -> None:
         check_parts(config("stages=[evaluate]"), TaskData(test=[PromptRow(Prompt("p"), references=[])]))
 
 
+def test_metrics_are_tried_before_training() -> None:
+    rows = TaskData(test=[PromptRow(Prompt("p"), references=["r s"])])
+    check_parts(config("stages=[evaluate]", "task.objective=rouge2"), rows)
+    check_parts(config("stages=[evaluate]", "task.objective=eos_rate"), rows)
+    none = config("stages=[evaluate]", "task.objective=null")
+    none["task"]["metrics"] = {}
+    check_parts(none, rows)
+    with pytest.raises(UserError, match=r"task\.objective=rouge3.* rougeL"):
+        check_parts(config("stages=[evaluate]", "task.objective=rouge3"), rows)
+    labels = config("stages=[evaluate]", "task=classification")
+    with pytest.raises(UserError, match=r"task\.metrics\.\w+ fails on the references"):
+        check_parts(labels, rows)
+
+
 def test_where_the_policy_and_the_reward_model_start(tmp_path: Path) -> None:
     given = base_model(config("policy=some/model", "model.lora.r=8"), TaskData(), tmp_path)
     assert (given.name, given.lora.r, given.revision) == ("some/model", 8, None)
