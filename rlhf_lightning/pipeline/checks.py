@@ -104,6 +104,11 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
         raise UserError(
             "there are no held-out rows to measure on: give data.test=FILE, or data.train to split them off"
         )
+    if "ppo" in stages and cfg["ppo"]["patience"] is not None:
+        if not data.validation:
+            raise UserError("ppo.patience looks at validation prompts, but there are none: give data.validation=FILE")
+        if not (cfg["data"]["gold"] or cfg["task"]["objective"]):
+            raise UserError("ppo.patience needs an objective that can get better: give task.objective")
     if target and any(not row.references for row in data.test):
         raise UserError("a test row has no reference, which the task's metrics need")
     if set(stages) & {"sft", "ppo", "evaluate"}:

@@ -42,6 +42,7 @@ TYPES: dict[str, Any] = {
     "reward.normalise": Literal["scale", "shift", "none"],
     "ppo.updates": int,
     "ppo.critic": str,
+    "ppo.patience": int | None,
     "evaluate.batch_size": int,
     "predict.batch_size": int,
     "predict.input": str | None,
@@ -60,6 +61,7 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
         "ppo.loader.batch_size",
         "ppo.loader.eval_batch_size",
         "ppo.updates",
+        "ppo.patience",
         "ppo.epochs",
         "ppo.minibatches",
         "ppo.micro_batch_size",
@@ -94,7 +96,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic"),
-        ("loader", "trainer", "updates", "rewards", "critic"),
+        ("loader", "trainer", "updates", "rewards", "critic", "patience"),
     ),
 }
 """For each stage its data module, the arguments that the pipeline gives it, and the keys that the pipeline takes."""

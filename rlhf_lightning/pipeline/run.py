@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,7 @@ def fit(
     data: L.LightningDataModule,
     options: dict[str, Any],
     save: Callable[[Path], Any],
+    callbacks: Sequence[L.Callback] = (),
 ) -> dict[str, Any]:
     """Train, and save the model: also after Ctrl-C, which then ends the run.
 
@@ -131,7 +132,7 @@ def fit(
         The last value of everything logged.
     """
     alarms = Alarms()
-    trainer = make_trainer(run, stage, options, [alarms, LogSamples(stage)])
+    trainer = make_trainer(run, stage, options, [alarms, LogSamples(stage), *callbacks])
     interrupted = False
     try:
         trainer.fit(module, datamodule=data)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
@@ -105,7 +106,7 @@ def run_ppo(run: Run) -> None:
     cfg = dict(run.cfg["ppo"])
     loader, options, updates = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("updates")
     weights = {name: reward["weight"] for name, reward in cfg.pop("rewards").items()}
-    critic = cfg.pop("critic")
+    critic, patience = cfg.pop("critic"), cfg.pop("patience")
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
@@ -126,9 +127,27 @@ def run_ppo(run: Run) -> None:
         **options,
     }
     run.policy = policy
-    fit(run, "ppo", module, data, options, lambda folder: policy.save(folder))
+    stops = [] if patience is None else [stop_when_it_turns(run, patience)]
+    fit(run, "ppo", module, data, options, lambda folder: policy.save(folder), stops)
+    for stop in stops:
+        if stop.wait_count >= patience:
+            run.results.notes.append(
+                f"ppo stopped early: {run.results.objective} on the validation prompts was best at "
+                f"{float(stop.best_score):.4g} and no better in the {patience} looks since"
+            )
     run.spec = run.spec.at(run.dir / "ppo" / "model")
     measure(run, "ppo", "ppo/model", reference=module.reference)
+
+
+def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
+    """A callback that ends PPO when the objective on the validation prompts stops getting better."""
+    objective = run.results.objective
+    return EarlyStopping(
+        f"ppo/val/{objective}",
+        mode=run.results.directions.get(objective or "") or "max",
+        patience=patience,
+        check_on_train_epoch_end=False,
+    )
 
 
 def separate_critic(run: Run, critic: str, policy: Policy) -> Policy | None:

@@ -126,6 +126,7 @@ def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
         ("sft.trainer.max_epochs=-1", "sft would never end"),
         ("reward.trainer.max_steps=0", "reward.trainer.max_steps must be at least 1"),
         ("ppo.clip_range=-1", "ppo.clip_range must be at least 0"),
+        ("ppo.patience=0", "ppo.patience must be at least 1"),
         ("ppo.gamma=1.5", "ppo.gamma must be at most 1"),
         ("sft.lr=.nan", "sft.lr must be"),
         ("task.objective=rouge3", "rougeL"),

@@ -1,5 +1,6 @@
 """The installed console scripts, from another directory, offline."""
 
+import csv
 import json
 import re
 import shutil
@@ -82,6 +83,20 @@ def test_lora_exports_whole_models(trained: Path, tmp_path: Path) -> None:
     ok(run(tmp_path, "task=qa", "stages=[sft,ppo]", *start, "model.lora.r=4", *SMALL))
     assert not (tmp_path / "run" / "ppo" / "model" / "adapter_config.json").exists()
     assert (tmp_path / "run" / "ppo" / "model" / "model.safetensors").is_file()
+
+
+def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Path) -> None:
+    """Checklist 31: here it can't get better, because nothing is learnt: the second look is the first one's equal."""
+    start = ["stages=[ppo]", f"policy={trained / 'run' / 'sft' / 'model'}", "rewards=constant", "ppo.lr=0"]
+    patience = ["ppo.updates=6", "ppo.trainer.val_check_interval=1", "ppo.patience=1"]
+    ok(run(tmp_path, "task=qa", *start, *SMALL, *patience))
+    with (tmp_path / "run" / "ppo" / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len([row for row in rows if row["ppo/score"]]) == 2
+    assert len({row["ppo/val/gold"] for row in rows if row["ppo/val/gold"]}) == 1
+    results = metrics(tmp_path / "run")
+    assert results["status"] == "finished"
+    assert any("ppo stopped early: gold on the validation prompts" in note for note in results["notes"])
 
 
 def test_evaluate_and_predict_from_saved_models(trained: Path, tmp_path: Path) -> None:
