@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import lightning as L
@@ -179,6 +180,7 @@ class PPOModule(L.LightningModule):
             self._critic_values if self.critic is not None else None,
             self.micro_batch_size or len(batch.rows),
         )
+        rollout = self.level_values(rollout)
         advantages, returns, stats = self.advantages(rollout)
         updating = time.perf_counter()
         stats |= self.update(rollout, advantages, returns)
@@ -200,6 +202,25 @@ class PPOModule(L.LightningModule):
         assert values is not None
         return values
 
+    @torch.no_grad()
+    def level_values(self, rollout: Rollout) -> Rollout:
+        """Let a critic that still says 0 everywhere say the round's mean score instead; its bias is set to that.
+
+        With lambda below 1, GAE discounts what the values don't foretell. Values of 0 under rewards whose mean is above
+        0 would therefore favour short responses until the critic has learnt that mean.
+        """
+        if rollout.values.any():
+            return rollout
+        scores = self.penalised(rollout)
+        total = self._sum_over_ranks(torch.stack([scores.sum(), scores.new_tensor(float(len(scores)))]))
+        mean = total[0] / total[1]
+        (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
+        return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, float(mean)))
+
+    def penalised(self, rollout: Rollout) -> Tensor:
+        """(b,) scores after the penalty for responses that did not end."""
+        return missing_eos_penalty(rollout.scores, rollout.ended, self.missing_eos_penalty, self.missing_eos)
+
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Token rewards and what they are worth.
 
@@ -207,7 +228,7 @@ class PPOModule(L.LightningModule):
             ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the round.
         """
         mask = rollout.response_mask
-        scores = missing_eos_penalty(rollout.scores, rollout.ended, self.missing_eos_penalty, self.missing_eos)
+        scores = self.penalised(rollout)
         kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
         rewards = token_rewards(scores, kl, mask, self.controller.coef)
         total = rewards.sum(1)
