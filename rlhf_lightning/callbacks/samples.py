@@ -12,6 +12,15 @@ from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.stages.evaluate import Sample
 
 
+def of_all_ranks(samples: list[Sample], trainer: L.Trainer) -> list[Sample]:
+    """The samples of every rank, each row once, in the order of the data set; every rank gets all."""
+    if trainer.world_size > 1:
+        parts: list[list[Sample]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, samples)
+        samples = [sample for part in parts for sample in part]
+    return [sample for _, sample in sorted({sample.id: sample for sample in samples}.items())]
+
+
 class CollectSamples(L.Callback):
     """Keeps the samples of a test run, of all ranks, in the order of the data set.
 
@@ -28,11 +37,7 @@ class CollectSamples(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the ranks together."""
-        if trainer.world_size > 1:
-            parts: list[list[Sample]] = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self.samples)
-            self.samples = [sample for part in parts for sample in part]
-        self.samples.sort(key=lambda sample: sample.id)
+        self.samples = of_all_ranks(self.samples, trainer)
 
 
 class LogSamples(L.Callback):

@@ -14,9 +14,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlhf_lightning.callbacks import Alarms, LogSamples, Progress
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel
 from rlhf_lightning.report import RunResults
+from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.stages import Sample
 
 PACKAGES = (
@@ -110,10 +112,11 @@ def loggers(run: Run, stage: str) -> list[Any]:
                 "group": run.group or run.dir.name,
                 "job_type": stage,
                 "tags": [run.cfg["task"]["name"], stage, Path(str(model)).name[:60]],
-                "config": {k: v for k, v in run.cfg.items() if k not in ("paths", "logger")}
+                "config": hide_secrets({k: v for k, v in run.cfg.items() if k not in ("paths", "logger")})
                 | {"versions": run.results.versions},
             }
-        made.append(instantiate(logger, **extra))
+        # What the user gave goes first.
+        made.append(instantiate(logger, **{k: v for k, v in extra.items() if k not in logger}))
     return made
 
 
@@ -128,8 +131,19 @@ def fit(
 ) -> dict[str, Any]:
     """Train, and save the model: also after Ctrl-C, which then ends the run.
 
+    Args:
+        run: the run.
+        stage: its name, and that of its folder.
+        module, data: what is trained, and on what.
+        options: of the Trainer, for this stage.
+        save: saves the model into a folder; called on every rank.
+        callbacks: further ones.
+
     Returns:
         The last value of everything logged.
+
+    Raises:
+        UserError: if not one optimizer step was taken.
     """
     alarms = Alarms()
     trainer = make_trainer(run, stage, options, [alarms, LogSamples(stage), *callbacks])
@@ -141,10 +155,14 @@ def fit(
             raise
         interrupted = True
     interrupted = interrupted or trainer.interrupted
+    if not trainer.global_step and not interrupted:
+        raise UserError(
+            f"{stage} took no optimizer step: there are fewer rows than one batch over all devices, or a limit of the "
+            "trainer (max_time, limit_train_batches) is too low"
+        )
     measured = dict(trainer.callback_metrics)
     run.results.notes += [f"{stage}: alarm: {text}" for text in alarms.raised.values()]
-    if trainer.is_global_zero:
-        save(run.dir / stage / "model")
+    save(run.dir / stage / "model")
     trainer.strategy.barrier()
     finish_wandb(run)
     if interrupted:

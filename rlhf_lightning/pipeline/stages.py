@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from rlhf_lightning.callbacks.samples import of_all_ranks
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
-from rlhf_lightning.models import ModelSpec, Policy, RewardModel, make_tiny
+from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel, make_tiny
 from rlhf_lightning.pipeline.measure import (
     functions,
     gold_functions,
@@ -25,7 +27,7 @@ from rlhf_lightning.pipeline.measure import (
     score_answers,
     task_metrics,
 )
-from rlhf_lightning.pipeline.run import Run, fit, is_rank_zero, make_trainer, say
+from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, say
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import LearnedReward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
@@ -52,6 +54,12 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpe
     return instantiate({**model, "name": str(folder)})
 
 
+def save_model(model: Policy | Classifier | RewardModel, folder: Path) -> None:
+    """Write the model's folder, from rank zero alone."""
+    if is_rank_zero():
+        model.save(folder)
+
+
 def run_sft(run: Run) -> None:
     """Fine-tune the policy on demonstrations."""
     cfg = dict(run.cfg["sft"])
@@ -60,7 +68,7 @@ def run_sft(run: Run) -> None:
     evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
     module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
-    fit(run, "sft", module, data, options, lambda folder: run.policy.save(folder))  # type: ignore[union-attr]
+    fit(run, "sft", module, data, options, partial(save_model, run.policy))
     run.spec = run.spec.at(run.dir / "sft" / "model")
     measure(run, "sft", "sft/model")
 
@@ -92,7 +100,7 @@ def run_reward(run: Run) -> None:
             shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
             shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
             model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
-        model.save(folder)
+        save_model(model, folder)
 
     measured = fit(run, "reward", module, data, options, save)
     prefix = "reward/val/"
@@ -128,7 +136,7 @@ def run_ppo(run: Run) -> None:
     }
     run.policy = policy
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
-    fit(run, "ppo", module, data, options, lambda folder: policy.save(folder), stops)
+    fit(run, "ppo", module, data, options, partial(save_model, policy), stops)
     for stop in stops:
         if stop.wait_count >= patience:
             run.results.notes.append(
@@ -185,8 +193,13 @@ def run_predict(run: Run) -> None:
     assert run.policy is not None
     trainer = make_trainer(run, "predict", {}, [], logger=False)
     loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])
-    batches = trainer.predict(EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader())
-    samples = sorted((s for batch in batches or [] for s in batch), key=lambda s: s.id)
+    try:
+        batches = trainer.predict(
+            EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader()
+        )
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise Interrupted from None
+    samples = of_all_ranks([s for batch in batches or [] for s in batch], trainer)
     texts = [s.completion for s in samples]
     scores: dict[str, torch.Tensor] = {}
     if run.reward_model is not None:
@@ -199,6 +212,8 @@ def run_predict(run: Run) -> None:
         )
         for i, s in enumerate(samples)
     ]
+    if not is_rank_zero():
+        return
     path = Path(cfg["output"] or run.dir / "predict" / "predictions.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "\n".join(lines) + "\n")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from rlhf_lightning.report.curves import Curve, panels, read_curves
 from rlhf_lightning.report.page import html_text, key, page, panel_figure
 from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
 from rlhf_lightning.report.screen import duration
+from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.report.summary import (
     GROUP_TITLES,
     Column,
@@ -34,11 +36,6 @@ EXTREMES = 3
 
 FOLDED_SAMPLES = 60
 """Further samples that the page holds, folded away. All are in samples.jsonl."""
-
-SECRET = re.compile(
-    r"(?im)^([ \t\-+'\"]*[\w.@/-]*(?:api_?key|password|secret|(?:hf|auth|access|api|hub)_token)['\"]?[ \t]*[:=][ \t]*)"
-    r"(?!null\b)\S.*$"
-)
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -230,14 +227,16 @@ def _settings_section(run_dir: Path) -> str:
         path = run_dir / ".hydra" / f"{name}.yaml"
         text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
         if text and text != "[]":
-            parts.append(f"<details><summary>{title}</summary><pre>{html_text(hide_secrets(text))}</pre></details>")
+            parts.append(f"<details><summary>{title}</summary><pre>{html_text(_without_secrets(text))}</pre></details>")
     return f"<h2>Settings</h2>{''.join(parts)}" if parts else ""
 
 
-def hide_secrets(text: str) -> str:
-    """YAML text without the values of API keys, passwords and access tokens: reports are passed on."""
-
-    return SECRET.sub(r"\1(hidden)", text)
+def _without_secrets(text: str) -> str:
+    """The same YAML, with secrets hidden; nothing of it where it can't be read."""
+    try:
+        return yaml.safe_dump(hide_secrets(yaml.safe_load(text)), sort_keys=False, allow_unicode=True, width=120)
+    except yaml.YAMLError as error:
+        return f"not readable: {error}"
 
 
 def _notes_section(results: RunResults) -> str:
