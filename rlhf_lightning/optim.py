@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from rlhf_lightning.errors import UserError
 
 OptimizerFactory = Callable[..., Optimizer]
 """Makes an optimizer of parameters (or parameter groups) and ``lr``, with everything else filled in."""
 
 Schedule = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule of an optimizer and the number of steps of the whole training."""
+
+
+def training_steps(trainer: Trainer) -> int:
+    """Steps that a Trainer will take, as Lightning counts them: a schedule has to know where it ends.
+
+    Raises:
+        UserError: if only time limits the training.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise UserError("a schedule needs to know the end: give max_epochs or max_steps (max_time may end it sooner)")
+    return max(int(steps), 1)
 
 
 def default_optimizer(parameters: Iterable[Any], lr: float) -> Optimizer:

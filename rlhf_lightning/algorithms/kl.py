@@ -61,7 +61,7 @@ class AdaptiveKL(FixedKL):
 
     Args:
         coef: the first coefficient.
-        target: KL in nats, summed over a response.
+        target: KL in nats, summed over a response; above 0.
         horizon: episodes over which the coefficient moves by at most ``clip``.
         clip: bound of the proportional error.
     """
@@ -73,4 +73,4 @@ class AdaptiveKL(FixedKL):
     def update(self, kl: float, episodes: int) -> None:
         """Move the coefficient after ``episodes`` responses whose mean sequence KL was ``kl``."""
         error = min(max((kl - self.target) / self.target, -self.clip), self.clip)
-        self.coef *= 1 + error * episodes / self.horizon
+        self.coef *= max(1 + error * episodes / self.horizon, 0.0)  # below 0 it would reward the distance

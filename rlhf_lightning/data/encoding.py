@@ -212,8 +212,8 @@ class Codec:
             tail = types.count(1) if types is not None else 0
             return EncodedPair(fitted.ids, None if types is None else [0] * (len(fitted.ids) - tail) + [1] * tail)
         ids = self.encode_prompt(prompt).ids
-        if self.kind == "seq2seq" and ids and ids[-1] == self.eos_id:
-            ids = ids[:-1]  # these models read their score at the one end-of-sequence token
+        if self.kind == "seq2seq":
+            ids = [i for i in ids if i != self.eos_id]  # these models read their score at the one end-of-sequence token
         answer = self._completion_ids(prompt, completion)[: self.max_completion - 1]
         return EncodedPair([*ids, *answer, self.eos_id], None)
 

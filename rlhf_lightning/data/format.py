@@ -37,8 +37,8 @@ class RowFormat:
 
     Attributes:
         prompt: template over columns, such as ``"{document}\\nHeadline:"``; a literal brace is doubled.
-        completion: column of the demonstration's completion.
-        references: column with the reference or the list of them; where a record lacks it, ``completion`` is the one.
+        completion: column of the demonstration's completion; of a list of alternatives, the first is imitated.
+        references: column with the reference or the list of them; where a record lacks it, ``completion`` has them.
         cut: the column of the template that is shortened when the prompt is too long.
         chosen, rejected: columns of a preference.
         weight, margin: columns of its weight and margin, if there are any.
@@ -96,15 +96,7 @@ class RowFormat:
             if need_references:
                 raise self._missing(record, self.references)
             return PromptRow(self._prompt(record), [], record.values)
-        value = record.values[name]
-        if isinstance(value, dict) and isinstance(value.get("text"), list):
-            value = value["text"]  # SQuAD as the hub has it: {"text": [...], "answer_start": [...]}
-        texts = value if isinstance(value, list) and name in (self.references, "references") else [value]
-        if not texts or texts == [""] or texts == [None]:
-            if self.no_answer is None:
-                raise UserError(f"{record.place}: the field {name!r} is empty; a row needs at least one reference")
-            texts = [self.no_answer]
-        return PromptRow(self._prompt(record), [self._answer(record, name, t) for t in texts], record.values)
+        return PromptRow(self._prompt(record), self._answers(record, name), record.values)
 
     def sft_row(self, record: Record) -> SFTRow:
         """A demonstration; where there is no completion column, the first reference is the one to imitate.
@@ -114,10 +106,7 @@ class RowFormat:
         """
         for name in (self.completion, "completion"):
             if name in record.values:
-                value = record.values[name]
-                if value in ("", None, []) and self.no_answer is not None:
-                    value = self.no_answer
-                return SFTRow(self._prompt(record), self._answer(record, name, value), record.values)
+                return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
         if self._reference_column(record) is None:
             raise self._missing(record, self.completion)
         row = self.prompt_row(record)
@@ -175,7 +164,8 @@ class RowFormat:
         )
 
     def _reference_column(self, record: Record) -> str | None:
-        return next((n for n in (self.references, "references", self.completion) if n in record.values), None)
+        names = (self.references, "references", self.completion, "completion")
+        return next((name for name in names if name in record.values), None)
 
     def _text(self, record: Record, name: str, value: Any) -> str:
         if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
@@ -186,7 +176,26 @@ class RowFormat:
             raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text{remedy}")
         return value
 
+    def _answers(self, record: Record, name: str) -> list[str]:
+        """The answers in a column: one, or a list of alternatives."""
+        value = record.values[name]
+        if isinstance(value, dict) and isinstance(value.get("text"), list):
+            value = value["text"]  # SQuAD as the hub has it: {"text": [...], "answer_start": [...]}
+        # A list of objects is one answer, in TRL's conversational form.
+        several = isinstance(value, list) and not any(isinstance(part, dict) for part in value)
+        texts = value if several else [value]
+        if texts in ([], [""], [None]):
+            if self.no_answer is None:
+                raise UserError(f"{record.place}: the field {name!r} is empty; expected a text, or a list of texts")
+            texts = [self.no_answer]
+        return [self._answer(record, name, text) for text in texts]
+
     def _answer(self, record: Record, name: str, value: Any, closed: bool = True) -> str:
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
+            raise UserError(
+                f"{record.place}: the field {name!r} has a list of {len(value)} texts where one text is expected: keep "
+                "one of them, or join them"
+            )
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             if value[0].get("role") != "assistant":
                 raise UserError(
@@ -212,7 +221,7 @@ class RowFormat:
             raise self._missing(record, name)
         try:
             number = float(record.values[name])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number) or number < 0:
             raise UserError(

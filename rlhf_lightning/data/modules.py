@@ -200,6 +200,12 @@ class PromptDataModule(_PromptValidation):
     def train_dataloader(self) -> DataLoader:
         """Batches of `PromptBatch`, all of ``batch_size``."""
         _need(self.train, "prompts to answer: give data.prompts or data.train, or leave ppo out of stages")
+        ranks = self.trainer.world_size if self.trainer is not None else 1
+        if len(self.train) < self.batch_size * ranks:
+            raise UserError(
+                f"{len(self.train)} prompts are fewer than one batch of {self.batch_size} on each of {ranks} devices: "
+                "lower ppo.loader.batch_size"
+            )
         # Under several ranks Lightning puts a DistributedSampler in its place, which keeps the shuffling.
         return DataLoader(
             self.train,  # type: ignore[arg-type]

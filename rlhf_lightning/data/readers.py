@@ -25,7 +25,8 @@ Source = str | Path | Mapping[str, str] | Sequence[Any]
 of these."""
 
 Columns = Mapping[str, str] | Sequence[str] | None
-"""``{our column: the file's}`` renames; a list names the columns of a file without a header (``_`` skips one)."""
+"""``{our column: the file's}`` renames; a list names the columns of a CSV, TSV or text file without a header (``_``
+skips one)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def read_records(
             yield renames(record)
         renames.check()
         return
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in columns or ()):
+        raise UserError(f"data.columns={columns!r}: expected {{our column: the file's}}, or a list of names as texts")
     found = False
 
     def bad(error: UserError) -> None:
@@ -79,6 +82,7 @@ def read_records(
         for column, file in source.items():
             if not isinstance(file, (str, Path)):
                 raise UserError(f"{{column: file}}: the file of the column {column!r} is {file!r}; expected one path")
+        _check_unnamed("{column: file}", columns)
         records = _parallel({str(k): Path(v).expanduser() for k, v in source.items()}, encoding)
     elif not isinstance(source, (str, Path)):
         if not isinstance(source, Sequence):
@@ -87,11 +91,11 @@ def read_records(
             yield from read_records(part, encoding=encoding, columns=columns, on_bad=on_bad)
         return
     elif str(source).startswith("hub:"):
-        records = _hub(str(source))
+        records = _hub(str(source), columns)
     else:
         path = Path(source).expanduser()
         _check_exists(path)
-        records = _folder(path) if path.is_dir() else _file(path, encoding, columns, bad)
+        records = _folder(path, columns) if path.is_dir() else _file(path, encoding, columns, bad)
     for record in records:
         found = True
         yield record
@@ -107,6 +111,12 @@ class Renames:
     """
 
     def __init__(self, columns: Mapping[str, str]) -> None:
+        for ours, theirs in columns.items():
+            if not isinstance(ours, str) or not isinstance(theirs, str):
+                raise UserError(
+                    f"data.columns={{{ours}: {'null' if theirs is None else theirs}}}: both must be column names as "
+                    "texts. Write a number in quotes; leave out what has no column."
+                )
         self.columns = dict(columns)
         self.unseen, self.known = set(self.columns.values()), dict[str, None]()
 
@@ -183,25 +193,51 @@ def _undecodable(path: Path, encoding: str) -> UserError:
     return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
 
 
-def _file(path: Path, encoding: str, columns: Columns, bad: OnBad) -> Iterator[Record]:
+def _check_unnamed(source: str, names: Sequence[str] | None) -> None:
+    """Refuse names for the columns of what has names of its own."""
+    if names is not None:
+        raise UserError(
+            f"{source}: data.columns=[{','.join(names)}] is a list, which names the columns of a CSV, TSV or text file "
+            "without a header. These columns have names: rename them with data.columns={ours: theirs}, or leave "
+            "data.columns out."
+        )
+
+
+def _check_headerless(file: str, names: Sequence[str], first: str, delimiter: str) -> None:
+    """Refuse names that the file's first line has already: it would be taken for a row."""
+    fields = [field.strip('"') for field in first.rstrip("\r\n").split(delimiter)]
+    if len(fields) == len(names):
+        told = [(name, field) for name, field in zip(names, fields, strict=True) if name != "_"]
+        if told and all(name == field for name, field in told):
+            raise UserError(
+                f"{file}, line 1: this is a header with the very names of data.columns=[{','.join(names)}], which are "
+                "for a file without one: leave data.columns out"
+            )
+
+
+def _file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnBad) -> Iterator[Record]:
     suffix = (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
+    if suffix in (".parquet", ".jsonl", ".json"):
+        _check_unnamed(path.name, columns)
     if suffix == ".parquet":
         yield from _parquet(path)
         return
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of file {suffix!r}; there are {', '.join(SUFFIXES)}, and .gz of these")
-    names = list(columns) if columns is not None and not isinstance(columns, Mapping) else None
+    names = None if columns is None else list(columns)
     with _text(path, encoding) as text:
         if suffix == ".jsonl":
             yield from _jsonl(path.name, text, bad)
         elif suffix == ".json":
             yield from _json(path.name, text, bad)
         else:
-            first = next(text, "")
+            first, delimiter = next(text, ""), "," if suffix == ".csv" else "\t"
+            if names is not None:
+                _check_headerless(path.name, names, first, delimiter)
             if suffix == ".txt" and names is None and "\t" not in first:
                 names = ["text"]  # plain lines: the first is no header
             lines = itertools.chain([first], text)
-            yield from _table(path.name, lines, "," if suffix == ".csv" else "\t", names, bad)
+            yield from _table(path.name, lines, delimiter, names, bad)
 
 
 def _object(place: str, value: Any, bad: OnBad, hint: str = "") -> Iterator[Record]:
@@ -221,15 +257,28 @@ def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
             except json.JSONDecodeError as error:
                 bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}{hint}"))
                 continue
+            except (ValueError, RecursionError) as error:
+                bad(UserError(f"{place}: {_unreadable(error)}"))
+                continue
             yield from _object(place, value, bad, hint)
 
 
+def _unreadable(error: ValueError | RecursionError) -> str:
+    """Why Python can't read what is JSON."""
+    if isinstance(error, RecursionError):
+        return "this JSON is nested too deeply to be read"
+    return "this JSON has a number of too many digits to be read: write it in quotes"
+
+
 def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
+    whole = text.read()
     try:
-        content = json.load(text)
+        content = json.loads(whole)
     except json.JSONDecodeError as error:
         hint = ". If it holds an object a line, name it .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}{hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: {_unreadable(error)}") from error
     if isinstance(content, dict):
         lists = [v for v in content.values() if isinstance(v, list)]
         if len(lists) != 1:
@@ -352,7 +401,8 @@ def _rows(name: str, dataset: Any) -> Iterator[Record]:
         yield Record(f"{name}, row {number}", {**row, **told})
 
 
-def _folder(path: Path) -> Iterator[Record]:
+def _folder(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
+    _check_unnamed(path.name, columns)
     _needs("datasets", "hub")
     import datasets
 
@@ -363,7 +413,8 @@ def _folder(path: Path) -> Iterator[Record]:
     yield from _rows(path.name, dataset)
 
 
-def _hub(name: str) -> Iterator[Record]:
+def _hub(name: str, columns: Sequence[str] | None) -> Iterator[Record]:
+    _check_unnamed(name, columns)
     _needs("datasets", "hub")
     import datasets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
 from rlhf_lightning.data.readers import Columns, Record, Renames, Source, read_records
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
-from rlhf_lightning.data.split import group_key, split_by_group
+from rlhf_lightning.data.split import group_key, rows_wanted, split_by_group
 from rlhf_lightning.errors import UserError
 
 Row = TypeVar("Row")
@@ -52,6 +53,8 @@ class _Reader:
     notes: list[str]
 
     def __post_init__(self) -> None:
+        if self.on_bad_row not in ("error", "skip"):
+            raise UserError(f"data.on_bad_row must be error or skip, not {self.on_bad_row!r}")
         # One for all parts: a column to rename need not be in each of them, but must be in one.
         self.renames = Renames(self.columns if isinstance(self.columns, Mapping) else {})
 
@@ -83,7 +86,7 @@ class _Reader:
         if bad:
             self.notes.append(f"{name}: {len(bad)} bad row(s) skipped, such as: {'; '.join(bad[:3])}")
         if not rows:
-            raise UserError(f"data.{name}: of {source} no row is left. {' '.join(self.notes[told:])}")
+            raise UserError(f"{name}: of {source} no row is left. {' '.join(self.notes[told:])}")
         if self.limit is not None and len(rows) > self.limit:
             kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
             rows = [rows[i] for i in kept]
@@ -112,6 +115,7 @@ def load_task_data(
     limit: int | None = None,
     on_bad_row: OnBadRow = "error",
     seed: int = 0,
+    need_references: bool = True,
 ) -> TaskData:
     """Read and check every row of a task.
 
@@ -129,12 +133,11 @@ def load_task_data(
         limit: the most rows of each part, drawn at random before any split.
         on_bad_row: ``error`` refuses the first bad row, ``skip`` drops, counts and notes them.
         seed: of splits and draws.
+        need_references: whether validation and test rows must have references, as metrics need them.
 
     Raises:
         UserError: naming the file and row, or the option, that is wrong.
     """
-    if on_bad_row not in ("error", "skip"):
-        raise UserError(f"data.on_bad_row must be error or skip, not {on_bad_row!r}")
     if limit is not None and limit < 1:
         raise UserError(f"data.limit must be at least 1, not {limit}")
     notes: list[str] = []
@@ -148,7 +151,9 @@ def load_task_data(
         except UserError as error:
             raise UserError(f"{name} is not given, so it is held out by {group or 'prompt'}: {error}") from None
         if held:
-            notes.append(f"{name}: {len(held)} of {len(rows)} rows held out by {group or 'prompt'}")
+            wanted, by = rows_wanted(size, len(rows)), group or "prompt"
+            short = f"; {wanted} were wanted, but the others share one {by}" if len(held) < wanted else ""
+            notes.append(f"{name}: {len(held)} of {len(rows)} rows held out by {by}{short}")
         return rest, held
 
     if train is not None:
@@ -162,9 +167,9 @@ def load_task_data(
         data.train = [pair.shown for pair in pairs]
         data.prompts = [pair.asked for pair in pairs]
     if validation is not None:
-        data.validation = reader.rows("validation", validation, format.prompt_row)
+        data.validation = reader.rows("validation", validation, lambda r: format.prompt_row(r, need_references))
     if test is not None:
-        data.test = reader.rows("test", test, format.prompt_row)
+        data.test = reader.rows("test", test, lambda r: format.prompt_row(r, need_references))
     if prompts is not None:
         data.prompts = reader.rows("prompts", prompts, lambda record: format.prompt_row(record, need_references=False))
     if preferences is not None:
@@ -208,12 +213,29 @@ class _Both:
 
 
 def read_prompts(
-    source: Source, format: RowFormat, columns: Columns = None, encoding: str = "utf-8"
+    source: Source,
+    format: RowFormat,
+    columns: Columns = None,
+    encoding: str = "utf-8",
+    on_bad_row: OnBadRow = "error",
+    notes: list[str] | None = None,
 ) -> list[PromptRow]:
     """Prompts to answer; references are taken along where there are any.
+
+    Args:
+        source, columns, encoding: see `read_records`.
+        format: what the rows look like.
+        on_bad_row: ``error`` refuses the first bad row, ``skip`` drops them.
+        notes: is told how many rows were dropped; where it is not given, a warning says so.
 
     Raises:
         UserError: naming the file and row that is wrong.
     """
-    reader = _Reader(columns, encoding, "error", None, 0, [])
-    return reader.rows("input", source, lambda record: format.prompt_row(record, need_references=False))
+    told: list[str] = []
+    reader = _Reader(columns, encoding, on_bad_row, None, 0, told)
+    rows = reader.rows("input", source, lambda record: format.prompt_row(record, need_references=False))
+    if notes is not None:
+        notes += told
+    elif told:
+        warnings.warn("\n".join(told), stacklevel=2)
+    return rows

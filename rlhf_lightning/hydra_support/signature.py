@@ -25,6 +25,8 @@ def check_call(config: Mapping[str, Any], where: str, given: Iterable[str] = (),
         UserError: naming the option, for a function that isn't there, an option that it lacks or that is missing, or
             a value of another type.
     """
+    if not isinstance(config, Mapping) or not isinstance(config.get("_target_"), str):
+        raise UserError(f"{where} must name what it is made of, as {where}: {{_target_: package.Name}}; not {config!r}")
     function = _locate(config["_target_"], f"{where}._target_")
     values = {k: v for k, v in config.items() if k not in ("_target_", "_partial_", *without)}
     check_arguments(function, values, where, None if config.get("_partial_") else given)

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 ADAPTER = "adapter_config.json"
 """The file by which a folder that holds an adapter alone is known."""
 
+
+ADAPTED = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
+"""What an adapter was trained on, by the architecture that its folder names."""
+
+MERGED = "_rlhf_adapter_merged"
+"""Attribute of a model into which an adapter was merged as it was loaded: no folder holds these weights whole."""
 
 HEADS = ("score", "classifier", "classification_head", "pooler", "pre_classifier")
 """Layers of classification models that a language model lacks: they start anew, so an adapter on them is not enough."""
@@ -152,8 +164,15 @@ def check_window(config: PretrainedConfig, codec: Codec, name: str) -> None:
         UserError: naming both numbers.
     """
     window = getattr(config, "max_position_embeddings", None)
-    if window is None or codec.kind == "seq2seq" or window <= 0:
+    if window is None or window <= 0:
         return  # T5's positions are relative
+    if codec.kind == "seq2seq":  # prompt and completion have positions of their own
+        if max(codec.max_prompt, codec.max_completion) > window:
+            raise UserError(
+                f"task.max_prompt_tokens = {codec.max_prompt} or task.max_completion_tokens = {codec.max_completion} "
+                f"exceeds the {window} positions of {name!r}. Lower it."
+            )
+        return
     need = codec.max_prompt + (0 if codec.labels else codec.max_completion)
     if need > window:
         raise UserError(
@@ -193,11 +212,29 @@ def _with_adapter(
     auto_class: Any, spec: ModelSpec, config: PretrainedConfig, folder: Path, **kwargs: Any
 ) -> PreTrainedModel:
     _need_peft()
+    import transformers
     from peft import PeftModel
 
     base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = from_pretrained(auto_class, replace(spec, name=base, revision=None), config, **kwargs)
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().requires_grad_(True)
+    trained = next(
+        (
+            getattr(transformers, auto)
+            for task, auto in ADAPTED.items()
+            if any(task in name for name in config.architectures or [])
+        ),
+        auto_class,
+    )
+    own = config if trained is auto_class else load_config(spec)  # a config made for another task has its labels
+    model = from_pretrained(
+        trained, replace(spec, name=base, revision=None), own, **(kwargs if trained is auto_class else {})
+    )
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().requires_grad_(True)
+    if trained is not auto_class:  # the trunk goes on in a model for another task, with a head of its own
+        with tempfile.TemporaryDirectory() as whole:
+            merged.save_pretrained(whole)
+            merged = from_pretrained(auto_class, replace(spec, name=whole, revision=None), config, **kwargs)
+    setattr(merged, MERGED, True)
+    return merged
 
 
 def _need_peft() -> None:
@@ -241,12 +278,18 @@ def has_adapter(model: nn.Module) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
+def adapter_is_new(model: nn.Module) -> bool:
+    """Whether the adapter changes nothing yet: one factor of each of its products starts at 0."""
+    return not any(bool(weight.any()) for name, weight in model.named_parameters() if "lora_B" in name)
+
+
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path, merge: bool) -> None:
     """Write weights and tokenizer into an existing folder; adapters are merged first if so told.
 
-    Beside an adapter alone stands the config of the whole model, so that the folder loads like any other.
+    Beside an adapter alone stands the config of the whole model, so that the folder loads like any other. An adapter
+    on a model that no folder holds (another adapter was merged into it when it was loaded) is merged in any case.
     """
-    if has_adapter(model) and merge:
+    if has_adapter(model) and (merge or getattr(model.get_base_model(), MERGED, False)):  # type: ignore[operator]
         model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
     elif has_adapter(model):
         inner: Any = model.get_base_model()  # type: ignore[operator]

@@ -21,6 +21,7 @@ from rlhf_lightning.models.generation import Completions, Sampling, mask_after_e
 from rlhf_lightning.models.loading import (
     LoraSpec,
     ModelSpec,
+    adapter_is_new,
     add_lora,
     check_window,
     from_pretrained,
@@ -147,6 +148,8 @@ class Policy(nn.Module):
                 "or answer a task that needs text. Use it for classification with stages=[sft], as a reward model "
                 "(model@reward.model=...), or choose a causal or sequence-to-sequence model."
             )
+        if any("SequenceClassification" in name for name in config.architectures or []):
+            raise UserError(f"{spec.name!r} is a reward model or classifier: it can't generate text.")
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         check_window(config, codec, spec.name)
         model = from_pretrained(AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM, spec, config)
@@ -286,14 +289,15 @@ class Policy(nn.Module):
 
 
 class Reference:
-    """The policy as it was at the start: its own weights with the adapter off under LoRA, else a frozen copy.
+    """The policy as it was at the start: its own weights with the adapter off under a new LoRA, else a frozen copy.
 
     It is no `nn.Module`, so that its weights never land in a checkpoint or an optimizer.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._copy = None if has_adapter(policy.model) else copy.deepcopy(policy).requires_grad_(False).eval()
+        own = has_adapter(policy.model) and adapter_is_new(policy.model)
+        self._copy = None if own else copy.deepcopy(policy).requires_grad_(False).eval()
 
     @torch.no_grad()
     def logits(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:

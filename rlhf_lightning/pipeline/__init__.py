@@ -11,10 +11,11 @@ from typing import Any
 import lightning as L
 
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, save_results
-from rlhf_lightning.pipeline.options import check_options
+from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, say
 from rlhf_lightning.pipeline.stages import base_model, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.report import RunResults
@@ -39,11 +40,14 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
     """
     cfg = plain(config)
     check_options(cfg)
+    if group is not None and processes(cfg["trainer"]) > 1:
+        raise UserError("a sweep (-m) runs on one device: give trainer.devices=1, or start the jobs one by one")
     L.seed_everything(cfg["seed"], workers=True, verbose=False)
     check_stages(cfg)
     notes = settle_sample(cfg)
     data_config = {k: v for k, v in cfg["data"].items() if k != "gold"}
-    data: TaskData = instantiate(data_config, format=instantiate(cfg["task"]["format"]))
+    form, metrics = instantiate(cfg["task"]["format"]), bool(cfg["task"]["metrics"])
+    data: TaskData = instantiate(data_config, format=form, need_references=metrics)
     check_parts(cfg, data)
     results = RunResults(
         task=cfg["task"]["name"],

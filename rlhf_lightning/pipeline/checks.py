@@ -13,6 +13,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
 from rlhf_lightning.models.loading import check_window, load_config, load_tokenizer, model_kind
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
+from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import predict_rows, reward_spec
 from rlhf_lightning.rewards import LearnedReward, RewardMix
@@ -31,12 +32,15 @@ def check_stages(cfg: dict[str, Any]) -> None:
         UserError: saying what is missing.
     """
     stages = cfg["stages"]
-    if not isinstance(stages, list) or not stages:
-        raise UserError("stages must be a list, such as stages=[sft] or stages=[sft,reward,ppo]")
     if unknown := [s for s in stages if s not in STAGES]:
         raise UserError(f"there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
     if len(set(stages)) < len(stages):
         raise UserError(f"stages={stages}: a stage may occur once")
+    if "reward" in stages and cfg["reward_model"] is not None:
+        raise UserError(
+            "the stage reward learns a reward model, and reward_model names another: leave one of them out, as in "
+            f"stages=[{','.join(s for s in stages if s != 'reward')}]"
+        )
     made = cfg["model"].get("tiny") is not None
     first = stages[0]
     if made and cfg["policy"] is None and first in ("ppo", "evaluate", "predict"):
@@ -95,10 +99,12 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
             "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected), or leave it "
             "out, as in stages=[sft], or stages=[sft,ppo] with another reward, such as rewards=chrf"
         )
-    if "ppo" in stages and len(data.prompts) < cfg["ppo"]["loader"]["batch_size"]:
+    batch, devices = cfg["ppo"]["loader"]["batch_size"], processes(cfg["trainer"])
+    if "ppo" in stages and len(data.prompts) < batch * devices:
+        many = f" on each of {devices} devices" if devices > 1 else ""
         raise UserError(
-            f"ppo has {len(data.prompts)} prompts, fewer than one batch of {cfg['ppo']['loader']['batch_size']}: give "
-            "data.prompts=FILE or data.train=FILE, or lower ppo.loader.batch_size"
+            f"ppo has {len(data.prompts)} prompts, fewer than one batch of {batch}{many}: give data.prompts=FILE or "
+            "data.train=FILE, or lower ppo.loader.batch_size"
         )
     if set(stages) & {"sft", "ppo", "evaluate"} and not data.test:
         raise UserError(
@@ -114,24 +120,27 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
     if set(stages) & {"sft", "ppo", "evaluate"}:
         _check_metrics(cfg, data.test[:2])
     if "predict" in stages:
-        predict_rows(cfg)  # read again when they are answered
+        predict_rows(cfg, [])  # read again when they are answered
 
 
 def _check_metrics(cfg: dict[str, Any], rows: list[PromptRow]) -> None:
     """Measure two references as if they were answers, and see that the objective is among the figures."""
-    figures = [*GUARDRAILS, *cfg["ppo"]["rewards"], "learned"]
+    figures = list(GUARDRAILS)
     for name, metric in task_metrics(cfg).items():
         try:
             metric.update([row.references[0] for row in rows], [row.references for row in rows])
             value = metric.compute()
         except Exception as error:
             raise UserError(f"task.metrics.{name} fails on the references of the test rows: {error}") from error
-        figures += list(value) if isinstance(value, dict) else [name]
+        named = list(value) if isinstance(value, dict) else [name]
+        if twice := set(named) & set(figures) - {"unparsed"}:  # that one is the same whichever metric gives it
+            raise UserError(f"task.metrics.{name} gives {min(twice)!r}, a figure there already is: take another name")
+        figures += named
     objective = cfg["task"]["objective"]
-    if objective is not None and objective not in figures:
+    if objective is not None and objective not in [*figures, *cfg["ppo"]["rewards"], "learned"]:
+        given = [name for name in figures if name not in GUARDRAILS]
         raise UserError(
-            f"task.objective={objective}: there is no such figure; the task's metrics give "
-            f"{', '.join(sorted(set(figures) - set(GUARDRAILS) - {'learned'})) or 'none'}"
+            f"task.objective={objective}: there is no such figure; the task's metrics give {', '.join(given) or 'none'}"
         )
 
 
@@ -163,7 +172,8 @@ def check_models(run: Run) -> None:
     if "ppo" in stages and cfg["ppo"]["critic"] not in ("shared", "separate"):
         load_config(ModelSpec(cfg["ppo"]["critic"]))
     gold_functions(run)
-    rows = [row for row in run.data.prompts[:2] if row.references]
+    known = [*run.data.prompts, *run.data.validation]
+    rows = known[:2] + [row for row in known[2:] if not row.references][:1]
     if "ppo" in stages and rows:
         mix = {k: r for k, r in functions(run).items() if not isinstance(r, LearnedReward)}
         if mix:

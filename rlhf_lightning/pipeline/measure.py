@@ -9,7 +9,6 @@ import torch
 from rlhf_lightning.callbacks import CollectSamples
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PromptDataModule
-from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Sampling
 from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, make_trainer, say
@@ -52,12 +51,11 @@ def gold_mix(run: Run) -> RewardMix | None:
 def functions(run: Run) -> dict[str, Reward]:
     """PPO's rewards by name; learned ones that name no model use the run's."""
     made: dict[str, Reward] = {}
-    limits = {k: v for k, v in run.limits.items() if k != "system"}
     for name, config in run.cfg["ppo"]["rewards"].items():
         config = {k: v for k, v in config.items() if k != "weight"}
         if config["_target_"].endswith("LearnedReward"):
             if config.get("model") is not None:
-                made[name] = instantiate(config, **limits)
+                made[name] = instantiate(config, **run.limits)
             elif run.reward_model is not None:
                 made[name] = instantiate(config, model=run.reward_model)
         else:
@@ -115,7 +113,9 @@ def score_answers(run: Run) -> None:
     taken = {*run.results.columns.get("task", []), *GUARDRAILS}
     rewards = {f"reward/{name}" if name in taken else name: reward for name, reward in rewards.items()}
     run.results.columns["reward"] = list(rewards)
-    run.results.directions |= dict.fromkeys(rewards, "max")
+    weights = {name: reward["weight"] for name, reward in run.cfg["ppo"]["rewards"].items()}
+    for name in rewards:
+        run.results.directions[name] = "min" if weights.get(name.removeprefix("reward/"), 1) < 0 else "max"
     for policy in run.results.policies:
         samples = run.answers[policy.name]
         known = run.scores.setdefault(policy.name, {})
@@ -129,19 +129,14 @@ def score_answers(run: Run) -> None:
 
 def report_samples(run: Run) -> list[ReportSample]:
     """The test rows with what every policy answered, for samples.jsonl."""
-    rows: dict[int, PromptRow] = {s.id: s.row for samples in run.answers.values() for s in samples}
-    made = []
-    for i, row in sorted(rows.items()):
-        sample = ReportSample(i, transcript(row.prompt.text), row.references)
-        for policy, samples in run.answers.items():
-            for position, s in enumerate(samples):
-                if s.id == i:
-                    sample.completions[policy] = s.completion
-                    sample.scores[policy] = {
-                        k: round(float(v[position]), 6) for k, v in run.scores.get(policy, {}).items()
-                    }
-        made.append(sample)
-    return made
+    made: dict[int, ReportSample] = {}
+    for policy, samples in run.answers.items():
+        scores = run.scores.get(policy, {})
+        for position, s in enumerate(samples):
+            sample = made.setdefault(s.id, ReportSample(s.id, transcript(s.row.prompt.text), s.row.references))
+            sample.completions[policy] = s.completion
+            sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in scores.items()}
+    return [sample for _, sample in sorted(made.items())]
 
 
 def save_results(run: Run) -> None:

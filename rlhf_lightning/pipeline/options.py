@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import lightning as L
+import torch
 
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.errors import UserError
@@ -71,13 +72,13 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
     1,
 ) | dict.fromkeys(
     (
+        "seed",
         "sft.lr",
         "sft.loader.prompt_loss_weight",
         "reward.lr",
         "ppo.lr",
         "ppo.value_lr",
         "ppo.kl_coef",
-        "ppo.kl_target",
         "ppo.clip_range",
         "ppo.value_clip_range",
         "ppo.vf_coef",
@@ -108,6 +109,9 @@ def check_options(cfg: dict[str, Any]) -> None:
     Raises:
         UserError: naming the option and what it takes.
     """
+    stages = cfg["stages"]
+    if not (isinstance(stages, list) and stages and all(isinstance(stage, str) for stage in stages)):
+        raise UserError("stages must be a list, such as stages=[sft] or stages=[sft,reward,ppo]")
     for group in GROUPS:
         if not isinstance(cfg.get(group), dict):
             raise UserError(f"{group} is missing; `rlhf-train --help` shows what there is to choose from")
@@ -117,7 +121,7 @@ def check_options(cfg: dict[str, Any]) -> None:
             raise UserError(f"{group}.{missing[0]} is missing (null says that there is none); see {model}")
     for path, hint in TYPES.items():
         check_value(_at(cfg, path), hint, path)
-    check_call(cfg["data"], "data", given=("format",), without=("gold",))
+    check_call(cfg["data"], "data", given=("format", "need_references"), without=("gold",))
     check_call(cfg["task"]["format"], "task.format")
     if not isinstance(cfg["task"]["metrics"], dict):
         raise UserError("task.metrics must name metrics, each with its _target_; {} says that there are none")
@@ -133,11 +137,19 @@ def check_options(cfg: dict[str, Any]) -> None:
         group, value = path.split(".")[0], _at(cfg, path)
         if value is not None and (group not in STAGES or group in cfg["stages"]) and not value >= least:  # nor NaN
             raise UserError(f"{path} must be at least {least}, not {value}")
+    for path in ("ppo.temperature", "ppo.kl_target", "ppo.kl_horizon"):
+        if "ppo" in cfg["stages"] and not _at(cfg, path) > 0:
+            raise UserError(f"{path} must be above 0, not {_at(cfg, path)}")
     for path in ("ppo.gamma", "ppo.lam"):
         if "ppo" in cfg["stages"] and _at(cfg, path) > 1:
             raise UserError(f"{path} must be at most 1, not {_at(cfg, path)}")
     for stage in {"sft", "reward"} & set(cfg["stages"]):
-        _check_length(cfg[stage]["trainer"], stage, cfg["trainer"])
+        _check_length(cfg[stage]["trainer"], stage)
+    _check_precision(cfg["trainer"]["precision"], cfg["stages"])
+    for where in ("task.metrics", "ppo.rewards"):
+        for name in _at(cfg, where):
+            if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name) or name == "training":
+                raise UserError(f"{where}.{name} can't be called that; choose a plain word as its name")
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:
         raise UserError(
@@ -149,8 +161,23 @@ def check_options(cfg: dict[str, Any]) -> None:
         raise UserError(f"evaluate.temperature must be above 0, not {sampling['temperature']}")
 
 
+def processes(trainer: dict[str, Any]) -> int:
+    """How many processes the group `trainer` asks for, as far as that can be known before there is a Trainer."""
+    devices = trainer["devices"]
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    if devices in ("auto", -1, "-1"):
+        devices = torch.cuda.device_count() if trainer["accelerator"] in ("auto", "gpu", "cuda") else 1
+    elif isinstance(devices, (str, list)):
+        devices = len(devices if isinstance(devices, list) else devices.split(","))
+    return max(int(devices), 1) * int(trainer["num_nodes"])
+
+
 def _check_stage(config: dict[str, Any], stage: str) -> None:
     loader, given, without = STAGES[stage]
+    for part in {"loader", "trainer", "rewards"} & set(config):
+        if not isinstance(config[part], dict):
+            raise UserError(f"{stage}.{part} can't be {config[part]!r}: set its options, or leave it as it is")
     check_call(config, stage, given, without)
     check_arguments(loader, config["loader"], f"{stage}.loader", ROWS)
     check_arguments(L.Trainer, config["trainer"], f"{stage}.trainer", None)
@@ -159,20 +186,39 @@ def _check_stage(config: dict[str, Any], stage: str) -> None:
             raise UserError(f"{stage}.model.name must be given (without {stage}.model it starts from the policy)")
         _check_model(config["model"], f"{stage}.model")
     for name, reward in config.get("rewards", {}).items():
+        if not isinstance(reward, dict) or "_target_" not in reward:
+            raise UserError(f"{stage}.rewards.{name} must be a reward with its _target_ and weight; see conf/rewards/")
         check_value(reward.get("weight"), float, f"{stage}.rewards.{name}.weight")
         learned = ("model",) if reward["_target_"].endswith("LearnedReward") else ()
         check_call(reward, f"{stage}.rewards.{name}", learned, ("weight",))
 
 
-def _check_length(limits: dict[str, Any], stage: str, trainer: dict[str, Any]) -> None:
+def _check_length(limits: dict[str, Any], stage: str) -> None:
     """Refuse a training that does nothing, or that never ends."""
     epochs, steps = limits["max_epochs"], limits["max_steps"]
     if epochs is not None and (epochs == 0 or epochs < -1):
         raise UserError(f"{stage}.trainer.max_epochs must be at least 1, or -1 for no limit, not {epochs}")
     if steps == 0 or steps < -1:
         raise UserError(f"{stage}.trainer.max_steps must be at least 1, or -1 for no limit, not {steps}")
-    if epochs == steps == -1 and trainer["max_time"] is None:
-        raise UserError(f"{stage} would never end: limit {stage}.trainer.max_epochs, .max_steps or trainer.max_time")
+    if epochs == steps == -1:
+        raise UserError(
+            f"{stage} would never end: give {stage}.trainer.max_epochs or .max_steps (max_time may end it sooner)"
+        )
+
+
+def _check_precision(precision: Any, stages: list[str]) -> None:
+    """Refuse what would fail later, or go wrong in silence."""
+    kind = str(precision)
+    if kind in ("64", "16-true", "bf16-true", "64-true", "transformer-engine", "transformer-engine-float16"):
+        raise UserError(
+            f"trainer.precision={kind}: use 32-true or bf16-mixed; the type of the weights is model.dtype, for example "
+            "model.dtype=bfloat16"
+        )
+    if kind in ("16", "16-mixed") and "ppo" in stages:
+        raise UserError(
+            f"trainer.precision={kind}: PPO clips gradients before half precision's scale is taken off them; use "
+            "bf16-mixed or 32-true"
+        )
 
 
 def _check_model(model: dict[str, Any], where: str) -> None:

@@ -180,16 +180,17 @@ def _same_tokens(reward_model: RewardModel, policy: Policy) -> bool:
     return reward_model.kind == policy.kind == "causal" and vocabularies[0] == vocabularies[1]
 
 
-def predict_rows(cfg: dict[str, Any]) -> list[PromptRow]:
-    """The prompts of ``predict.input``."""
-    data = cfg["data"]
-    return read_prompts(cfg["predict"]["input"], instantiate(cfg["task"]["format"]), data["columns"], data["encoding"])
+def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
+    """The prompts of ``predict.input``; what was dropped is added to ``notes``."""
+    data, form = cfg["data"], instantiate(cfg["task"]["format"])
+    on_bad_row = data.get("on_bad_row", "error")
+    return read_prompts(cfg["predict"]["input"], form, data["columns"], data["encoding"], on_bad_row, notes)
 
 
 def run_predict(run: Run) -> None:
     """Answer a file of prompts, and score the answers where there is a reward model."""
     cfg = run.cfg["predict"]
-    rows = predict_rows(run.cfg)
+    rows = predict_rows(run.cfg, run.results.notes)
     assert run.policy is not None
     trainer = make_trainer(run, "predict", {}, [], logger=False)
     loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])

@@ -19,6 +19,7 @@ class LearnedReward:
     Args:
         model: a `RewardModel`, or the name or folder of one.
         max_prompt, max_completion: limits in tokens, where it is loaded here.
+        system: system message for chat models, likewise.
         batch_size: texts scored at once.
         trust_remote_code: run code that comes with the model.
     """
@@ -28,12 +29,13 @@ class LearnedReward:
         model: RewardModel | str | Path,
         max_prompt: int = 512,
         max_completion: int = 128,
+        system: str | None = None,
         batch_size: int = 64,
         trust_remote_code: bool = False,
     ) -> None:
         if not isinstance(model, RewardModel):
             spec = ModelSpec(str(model), trust_remote_code=trust_remote_code)
-            model = RewardModel.load(spec, max_prompt=max_prompt, max_completion=max_completion)
+            model = RewardModel.load(spec, max_prompt=max_prompt, max_completion=max_completion, system=system)
         self.model = model.requires_grad_(False).eval()
         self.batch_size = batch_size
 

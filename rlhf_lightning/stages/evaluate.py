@@ -107,11 +107,18 @@ class Evaluator(nn.Module):
         return results
 
 
+KL_ROWS = 8
+"""Answers compared at once: the whole distributions of two models, over large vocabularies, fill a GPU quickly."""
+
+
 def sequence_kl(policy: Policy, reference: Reference, batch: PromptBatch, answers: Completions) -> Tensor:
     """(b,) KL(policy || reference) in nats of the next-token distributions along each answer, summed."""
     inputs = (batch.prompt_ids, batch.prompt_mask, answers.ids, answers.mask)
-    kl = full_kl(policy(*inputs).logits, reference.logits(*inputs))
-    return kl.masked_fill(~answers.mask, 0.0).sum(1)
+    parts = []
+    for part in zip(*(x.split(KL_ROWS) for x in inputs), strict=True):
+        kl = full_kl(policy(*part).logits, reference.logits(*part))
+        parts.append(kl.masked_fill(~part[-1], 0.0).sum(1))
+    return torch.cat(parts)
 
 
 class EvaluateModule(L.LightningModule):

@@ -131,8 +131,9 @@ class PPOModule(L.LightningModule):
             raise UserError(f"ppo.kl must be fixed or adaptive, not {kl!r}")
         if kl == "adaptive" and kl_coef == 0:
             raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
-        if temperature <= 0:
-            raise UserError(f"ppo.temperature must be above 0, not {temperature}")
+        for name, value in {"temperature": temperature, "kl_target": kl_target, "kl_horizon": kl_horizon}.items():
+            if value <= 0:
+                raise UserError(f"ppo.{name} must be above 0, not {value}")
         if epochs < 1 or minibatches < 1 or (micro_batch_size is not None and micro_batch_size < 1):
             raise UserError("ppo.epochs, ppo.minibatches and ppo.micro_batch_size must be at least 1")
         if missing_eos not in ("replace", "subtract"):
@@ -189,10 +190,12 @@ class PPOModule(L.LightningModule):
         stats["tokens_per_second"] = float(rollout.response_mask.sum()) / (time.perf_counter() - clock)
         stats["prompt_truncated"] = float(batch.truncated.float().mean())
 
-        kl = float(self.trainer.strategy.reduce(torch.as_tensor(stats["kl"], device=self.device), reduce_op="mean"))
-        self.controller.update(kl, len(rollout) * self.trainer.world_size)
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if self.reference is not None:
+            kl = torch.as_tensor(stats["kl"], device=self.device)
+            kl = self.trainer.strategy.reduce(kl, reduce_op="mean")  # type: ignore[assignment]
+            self.controller.update(float(kl), len(rollout) * self.trainer.world_size)
         self._log(stats, len(rollout))
+        self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _critic_values(
         self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
@@ -237,20 +240,22 @@ class PPOModule(L.LightningModule):
         advantages, returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
         error = masked_mean((returns - rollout.values).square(), mask)
         spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
-        log_ratio = (rollout.logprobs - rollout.ref_logprobs).masked_fill(~mask, 0.0)
         stats: dict[str, Any] = {
             "score": rollout.scores.mean(),
             "score_penalised": scores.mean(),
             "total_reward": total.mean(),
             "non_score_reward": (total - scores).mean(),
-            "kl": log_ratio.sum(1).mean(),
-            "kl_k3": kl_estimate(rollout.logprobs, rollout.ref_logprobs, "k3").masked_fill(~mask, 0.0).sum(1).mean(),
-            "kl_coef": self.controller.coef,
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
             "explained_variance": 1 - error / spread.clamp(min=1e-8),
             "values": masked_mean(rollout.values, mask),
         }
+        if self.reference is not None:
+            estimates = {"kl": "k1", "kl_k3": "k3"}
+            for name, kind in estimates.items():
+                per_token = kl_estimate(rollout.logprobs, rollout.ref_logprobs, kind)  # type: ignore[arg-type]
+                stats[name] = per_token.masked_fill(~mask, 0.0).sum(1).mean()
+            stats["kl_coef"] = self.controller.coef
         stats |= {f"reward/{name}": values.mean() for name, values in rollout.rewards.items()}
         if self.whiten_advantages:
             advantages = whiten(advantages, mask, all_reduce=self._sum_over_ranks)
@@ -372,11 +377,11 @@ class PPOModule(L.LightningModule):
     @property
     def updates(self) -> int:
         """Rounds of the whole training, from the Trainer's limits."""
-        batches = self.trainer.estimated_stepping_batches  # in manual mode Lightning counts a step for each batch
+        batches = optim.training_steps(self.trainer)  # in manual mode Lightning counts a step for each batch
         if self.trainer.max_steps > 0:
             # A round is never cut short: the last one may take more steps than were left.
             batches = min(batches, -(-self.trainer.max_steps // self.steps_per_batch))
-        return max(int(batches), 1)
+        return batches
 
     def configure_optimizers(self) -> Any:
         """One optimizer with two groups: the policy's trunk, and whatever gives the values."""

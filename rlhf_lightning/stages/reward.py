@@ -102,5 +102,5 @@ class RewardModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""
         optimizer = self.optimizer([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self.schedule(optimizer, optim.training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -68,5 +68,5 @@ class SFTModule(L.LightningModule):
         """The optimizer, with a schedule that moves every step."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = self.optimizer(trained, lr=self.lr)
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self.schedule(optimizer, optim.training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -27,7 +27,7 @@ GIVEN_BY_CODE = {
 TAKEN_BY_PIPELINE = {
     "SFTModule": {"loader", "trainer"},
     "RewardModule": {"loader", "trainer", "normalise", "model"},
-    "PPOModule": {"loader", "trainer", "updates", "rewards", "critic"},
+    "PPOModule": {"loader", "trainer", "updates", "rewards", "critic", "patience"},
     "load_task_data": {"gold"},
     "ModelSpec": {"tiny", "recommended"},
 }

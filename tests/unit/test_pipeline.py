@@ -14,7 +14,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.pipeline.checks import check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import report_samples
-from rlhf_lightning.pipeline.options import check_options
+from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, loggers
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
 from rlhf_lightning.report import RunResults
@@ -57,7 +57,7 @@ def test_stages_that_make_sense(overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ("stages=[]", "must be a list"),
+        ("reward_model=a", "leave one of them out, as in stages=[sft,ppo]"),
         ("stages=[rlhf]", "'rlhf'"),
         ("stages=[sft,ppo]", "reward_model=FOLDER"),
         ("stages=[sft,ppo,reward]", "put reward before ppo"),
@@ -118,6 +118,30 @@ def test_parts_that_a_stage_needs() -> None:
         check_parts(config("stages=[evaluate]"), TaskData())
     with pytest.raises(UserError, match="no reference"):
         check_parts(config("stages=[evaluate]"), TaskData(test=[PromptRow(Prompt("p"), references=[])]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], 1),
+        (["trainer=ddp"], 2),
+        (["trainer=ddp", "trainer.num_nodes=3"], 6),
+        (["trainer.devices=[0,3]"], 2),
+        (["trainer.devices='1,2,3'"], 3),
+        (["trainer.devices='4'"], 4),
+        (["trainer.devices=auto", "trainer.accelerator=cpu"], 1),
+    ],
+)
+def test_number_of_processes(overrides: list[str], expected: int) -> None:
+    assert processes(config(*overrides)["trainer"]) == expected
+
+
+def test_prompts_must_fill_a_batch_on_every_device() -> None:
+    rows = TaskData(prompts=[PromptRow(Prompt("p"), references=["r"])] * 100)
+    rows.test = rows.prompts
+    check_parts(config("stages=[ppo]"), rows)
+    with pytest.raises(UserError, match="one batch of 64 on each of 2 devices"):
+        check_parts(config("stages=[ppo]", "trainer=ddp"), rows)
 
 
 def test_metrics_are_tried_before_training() -> None:

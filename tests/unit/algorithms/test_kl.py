@@ -48,6 +48,13 @@ def test_adaptive_controller_closed_form(kl: float, factor: float) -> None:
     assert controller.coef == pytest.approx(0.05 * factor**2, rel=1e-12)
 
 
+def test_adaptive_coefficient_never_turns_negative() -> None:
+    """More episodes at once than the horizon would allow: below 0 it would reward the distance."""
+    controller = AdaptiveKL(0.1, target=6.0, horizon=100)
+    controller.update(kl=0.0, episodes=1000)
+    assert controller.coef == 0.0
+
+
 def test_controller_state_comes_back() -> None:
     """Checklist 18: the coefficient is part of the run's state; a fixed one never moves."""
     controller = AdaptiveKL(0.05)

@@ -59,7 +59,7 @@ def test_format_preferences_and_unpaired():
     assert (row.chosen, row.rejected, row.weight, row.margin) == ("a", "b", 2.0, 0.5)
     with pytest.raises(SameCompletions):
         form.preference_row(record(q="q", chosen="a", rejected=" a ", w=1, m=0))
-    for weight in ("x", -1, float("nan"), None):
+    for weight in ("x", -1, float("nan"), None, 10**400):
         with pytest.raises(UserError, match=r"line 12: the field 'w' is .* expected a number that is not negative"):
             form.preference_row(record(q="q", chosen="a", rejected="b", w=weight, m=0))
     for label, expected in ((True, True), (0, False), (1.0, True), ("True", True), ("false", False), ("1", True)):
@@ -104,9 +104,43 @@ def test_format_no_answer():
     form = RowFormat("{q}", no_answer="unanswerable")
     for empty in ([], "", [""], None):
         assert form.prompt_row(record(q="q", references=empty)).references == ["unanswerable"]
-        with pytest.raises(UserError, match="needs at least one reference"):
+        with pytest.raises(UserError, match="the field 'references' is empty; expected a text, or a list of texts"):
             RowFormat("{q}").prompt_row(record(q="q", references=empty))
     assert form.sft_row(record(q="q", completion="")).completion == "unanswerable"
+
+
+def test_format_trl_completion_is_the_reference():
+    for completion in ("Yes", said("Yes")):
+        assert FORMAT.prompt_row(record(prompt=USER, completion=completion)).references == ["Yes"]
+    assert FORMAT.prompt_row(record(prompt="Hi?", completion="Yes", references=["No"])).references == ["No"]
+    assert FORMAT.prompt_row(record(document="d", title="T", completion="no")).references == ["T"]
+
+
+def test_format_a_list_of_answers_are_alternatives():
+    for name in ("title", "completion"):
+        row = record(document=["In", "France."], **{name: ["Paris ", "Paris, France"]})
+        assert FORMAT.sft_row(row).prompt.text == "In France.\nHeadline:"
+        assert FORMAT.sft_row(row).completion == "Paris"
+        assert FORMAT.prompt_row(row).references == ["Paris", "Paris, France"]
+    squad = record(document="d", title={"text": ["a", "b"], "answer_start": [0, 1]})
+    assert (FORMAT.sft_row(squad).completion, FORMAT.prompt_row(squad).references) == ("a", ["a", "b"])
+    form = RowFormat("{q}", labels=["good", "bad"], no_answer="bad")
+    assert form.sft_row(record(q="q", completion=["good", "bad"])).completion == "good"
+    assert form.sft_row(record(q="q", completion=[])).completion == "bad"
+    with pytest.raises(UserError, match="the label 'god' in 'completion' is not one of"):
+        form.sft_row(record(q="q", completion=["good", "god"]))
+    with pytest.raises(UserError, match="line 12: the field 'title' is empty"):
+        FORMAT.sft_row(record(document="d", title=[]))
+
+
+def test_format_refuses_alternatives_where_one_text_is_meant():
+    message = r"line 12: the field '{}' has a list of 2 texts where one text is expected"
+    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        with pytest.raises(UserError, match=message.format(name)):
+            FORMAT.preference_row(record(document="d", **{name: ["a", "b"], other: "c"}))
+        assert FORMAT.preference_row(record(document="d", **{name: ["a"], other: "c"}))
+    with pytest.raises(UserError, match=message.format("references")):
+        FORMAT.prompt_row(record(document="d", references=["a", ["b", "c"]]))
 
 
 def test_format_missing_and_wrong_fields():

@@ -237,6 +237,80 @@ def test_reader_errors(tmp_path, name):
         values(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(
+            "1" * 5000,
+            "a number of too many digits",
+            marks=pytest.mark.skipif(not hasattr(sys, "get_int_max_str_digits"), reason="Python reads any number"),
+        ),
+        ("[" * 200_000 + "]" * 200_000, "nested too deeply"),
+    ],
+    ids=["digits", "depth"],
+)
+def test_reader_json_that_python_cannot_read(tmp_path, value, message):
+    row = f'{{"a": {value}}}'
+    (tmp_path / "a.jsonl").write_text(f'{{"a": 1}}\n{row}\n{{"a": 2}}\n')
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    with pytest.raises(UserError, match=rf"a\.jsonl, line 2: .*{message}"):
+        values(tmp_path / "a.jsonl")
+    assert values(tmp_path / "a.jsonl", on_bad=lambda error: None) == [{"a": 1}, {"a": 2}]
+    with pytest.raises(UserError, match=rf"a\.json: .*{message}"):
+        values(tmp_path / "a.json")
+
+
+def test_reader_json_bytes_of_another_encoding_name_the_line(tmp_path):
+    (tmp_path / "a.json").write_bytes('[{"a": 1},\n{"a": "café"}]'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"a\.json, line 2: byte 0xe9 is not utf-8"):
+        values(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.parquet", "folder", "hub:a/b", "parallel"])
+def test_reader_refuses_names_for_columns_that_have_names(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    for file in ("a.jsonl", "a.json", "a.jsonl.gz", "a.parquet"):
+        (tmp_path / file).touch()
+    source = {"hub:a/b": name, "parallel": {"a": str(tmp_path / "a.json")}}.get(name, tmp_path / name)
+    for sources in (source, [source]):
+        with pytest.raises(
+            UserError, match=r"data\.columns=\[text,label\] is a list.*without a header.*\{ours: theirs"
+        ):
+            values(sources, columns=["text", "label"])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "q.csv"])
+@pytest.mark.parametrize("columns", [["text", "label"], ["text", "_"]])
+def test_reader_refuses_names_that_the_header_has(tmp_path, name, columns):
+    content = FORMS[name](ROWS) if name in FORMS else as_csv(ROWS).replace("text,label", '"text","label"')
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    with pytest.raises(UserError, match=rf"{name}, line 1: this is a header .*leave data.columns out"):
+        values(tmp_path / name, columns=columns)
+    other = values(tmp_path / name, columns=["text", "y"])
+    assert other[0] == {"text": "text", "y": "label"}, "only the very names are surely a header"
+
+
+def test_reader_a_plain_text_may_begin_with_the_word_text(tmp_path):
+    (tmp_path / "a.txt").write_text("text\nmore\n")
+    assert values(tmp_path / "a.txt") == [{"text": "text"}, {"text": "more"}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"text": "text", "document": 1}, r"\{document: 1\}: both must be column names"),
+        ({"document": None}, r"\{document: null\}: both must be column names"),
+        ({1: "text"}, r"\{1: text\}: both must be column names"),
+        (["text", 1], "a list of names as texts"),
+        ("text", "a list of names as texts"),
+    ],
+)
+def test_reader_refuses_columns_that_are_no_texts(tmp_path, columns, named):
+    (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\n")
+    with pytest.raises(UserError, match=f"^data.columns=.*{named}"):
+        values(tmp_path / "a.tsv", columns=columns)
+
+
 SQUAD = {
     "article '': the field 'paragraphs' of SQuAD's form is a str, not a list": {"paragraphs": "x"},
     "article 'T': the field 'context' of SQuAD's form is missing": {"title": "T", "paragraphs": [{"qas": []}]},

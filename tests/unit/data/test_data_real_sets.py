@@ -39,6 +39,18 @@ def test_real_samples_that_ship(task):
     assert data.notes == [], "nothing is dropped, and no held-out prompt is learnt from"
 
 
+def test_trl_rows_fit_a_task(tmp_path):
+    """As the data set of conf/data/tldr.yaml has them."""
+    rows = [{"prompt": f"SUBREDDIT: r/a POST: {i} TL;DR:", "completion": f" Short {i}."} for i in range(4)]
+    for part, some in (("train", rows[:2]), ("test", rows[2:])):
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    files = {part: tmp_path / f"{part}.jsonl" for part in ("train", "test")}
+    data = load_task_data(task_format("summarization"), **files, validation=files["test"])
+    assert [row.prompt.text for row in data.test] == [row["prompt"] for row in rows[2:]]
+    assert [row.references for row in data.test] == [["Short 2."], ["Short 3."]]
+    assert [row.completion for row in data.train] == ["Short 0.", "Short 1."]
+
+
 def test_real_tatoeba(shared_data):
     columns = ["source", "reference", "_"]
     data = load_task_data(TRANSLATE, train=shared_data / "tatoeba_enzh" / "cmn.txt", columns=columns, test_size=1000)

@@ -34,15 +34,16 @@ def demonstrations(count, group=1):
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(0, 20), st.integers(0, 5))
 def test_split_shares_no_group_and_covers_everything(groups, size, seed):
     rows = list(enumerate(groups))
-    count, smallest = Counter(groups), min(Counter(groups).values())
+    count = Counter(groups)
     try:
         rest, held = split_by_group(rows, lambda row: str(row[1]), size, seed)
     except UserError:
-        assert len(count) == 1 or size > len(rows) - max(count.values()) or size > smallest
+        assert len(count) == 1 or size >= len(rows), "nothing can be held out, or everything was wanted"
         return
     assert sorted(rest + held) == rows
+    assert bool(held) == (size > 0)
     assert not {g for _, g in rest} & {g for _, g in held}
-    assert len(held) >= size
+    assert len(held) >= size or len({g for _, g in rest}) == 1, "fewer only where the rest is of one group"
     assert len(held) < size + max(count.values())
     assert rest, "there is always something to train on"
     assert split_by_group(rows, lambda row: str(row[1]), size, seed) == (rest, held)
@@ -59,6 +60,25 @@ def test_split_takes_what_it_can_of_uneven_groups():
         split_by_group(["one"] * 9, str, 3, 0)
     with pytest.raises(UserError, match="negative"):
         split_by_group(rows, str, -1, 0)
+
+
+def test_split_holds_out_less_where_the_rest_is_one_group():
+    rows = [str(i) for i in range(49)] + ["big"] * 951
+    for seed in range(5):
+        rest, held = split_by_group(rows, str, 100, seed)
+        assert (rest, sorted(held)) == (["big"] * 951, sorted(rows[:49]))
+    assert split_by_group(rows, str, 0.1, 0) == split_by_group(rows, str, 100, 0)
+
+
+def test_split_of_a_few_rows():
+    for count in (2, 3, 4):
+        rows = [str(i) for i in range(count)]
+        assert len(split_by_group(rows, str, 0.1, 0)[1]) == 1
+        assert len(split_by_group(rows, str, 0.99, 0)[0]) == 1, "a share below 1 leaves a row"
+        assert split_by_group(rows, str, 0, 0) == (rows, [])
+    assert split_by_group(["one"] * 4, str, 0.1, 0) == (["one"] * 4, []), "one group can't be split"
+    assert split_by_group(["one"], str, 0.1, 0) == (["one"], [])
+    assert split_by_group([], str, 0.1, 0) == ([], [])
 
 
 def test_split_is_the_same_in_every_process():
@@ -133,7 +153,7 @@ def test_sources_skip_counts_bad_rows_and_bad_lines(write):
 
 def test_sources_nothing_left(write):
     path = write("t.jsonl", ["{broken\n", {"source": "x"}])
-    with pytest.raises(UserError, match=r"data\.train: of .* no row is left\. train: 2 bad row"):
+    with pytest.raises(UserError, match=r"^train: of .* no row is left\. train: 2 bad row"):
         load_task_data(FORMAT, train=path, on_bad_row="skip")
 
 
@@ -161,6 +181,27 @@ def test_sources_prompts_learnt_from_and_held_out_are_told(write):
         "test: 2 of 2 prompts are also in prompts",
         "preferences_test: 1 of 1 prompts are also in preferences",
     ]
+
+
+def test_sources_of_a_few_rows_have_a_test_part(write):
+    data = load_task_data(FORMAT, train=write("t.jsonl", demonstrations(4)))
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [2, 1, 1]
+
+
+def test_sources_note_what_could_not_be_held_out(write):
+    rows = demonstrations(5) + [{"source": "same", "reference": "r"}] * 15
+    data = load_task_data(FORMAT, train=write("t.jsonl", rows), test_size=8, validation_size=0)
+    assert (len(data.train), len(data.test)) == (15, 5)
+    assert data.notes == ["test: 5 of 20 rows held out by prompt; 8 were wanted, but the others share one prompt"]
+
+
+def test_sources_without_references(write):
+    rows = write("t.jsonl", [{"source": "a"}, {"source": "b"}])
+    for part in ("test", "validation"):
+        with pytest.raises(UserError, match=r"line 1: there is no column 'references'.*data\.columns="):
+            load_task_data(FORMAT, **{part: rows})
+        data = load_task_data(FORMAT, **{part: rows}, need_references=False)
+        assert [row.references for row in getattr(data, part)] == [[], []]
 
 
 def test_sources_group_column_that_a_part_lacks(write):
@@ -220,3 +261,19 @@ def test_read_prompts_without_references(write):
     assert [(r.prompt.text, r.references) for r in rows] == [("one", []), ("two", ["r"])]
     with pytest.raises(UserError, match="line 1: there is no column 'source'"):
         read_prompts(path, FORMAT)
+
+
+def test_read_prompts_skips_and_tells(write):
+    path = write("in.jsonl", [{"source": "one"}, {"source": ""}, "{broken\n"])
+    notes = ["before"]
+    with pytest.raises(UserError, match=r"line 2: .*\n\(data.on_bad_row=skip"):
+        read_prompts(path, FORMAT, notes=notes)
+    assert [row.prompt.text for row in read_prompts(path, FORMAT, None, "utf-8", "skip", notes)] == ["one"]
+    assert len(notes) == 2
+    assert notes[1].startswith("input: 2 bad row(s) skipped, such as: in.jsonl, line")
+    with pytest.warns(UserWarning, match=r"^input: 2 bad row\(s\) skipped"):
+        assert len(read_prompts(path, FORMAT, on_bad_row="skip")) == 1
+    with pytest.raises(UserError, match=r"^input: of .* no row is left"):
+        read_prompts(write("bad.jsonl", ["{\n"]), FORMAT, on_bad_row="skip")
+    with pytest.raises(UserError, match=r"data\.on_bad_row must be error or skip"):
+        read_prompts(path, FORMAT, on_bad_row="ignore")

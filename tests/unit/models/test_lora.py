@@ -163,3 +163,51 @@ def test_without_peft_the_remedy_is_named(make_policy, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else find(name, *a))
     with pytest.raises(UserError, match=r"rlhf-lightning\[lora\]"):
         make_policy(lora=LORA)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_upon_an_adapter_is_exported_whole(kind: str, make_policy, tmp_path) -> None:
+    """Its base (with the first adapter merged in) is in no folder, so an adapter alone would lose the first one."""
+    spec = LoraSpec(r=2, merge=False)
+    first = make_policy(kind, lora=spec)
+    disturb(first)
+    first.save(tmp_path / "sft")
+    second = Policy.load(ModelSpec(str(tmp_path / "sft"), lora=spec), **LIMITS)
+    disturb(second)
+    second.save(tmp_path / "ppo")
+    inputs = inputs_of(second)
+    again = Policy.load(str(tmp_path / "ppo"), **LIMITS)
+    torch.testing.assert_close(again(*inputs).logits, second(*inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reward_model_starts_from_a_policy_s_adapter(kind: str, make_policy, model_dir, tmp_path) -> None:
+    """The trunk is that of the policy with its adapter, as if that had been merged on export."""
+    policy = make_policy(kind, lora=LoraSpec(r=2, merge=False))
+    disturb(policy)
+    policy.save(tmp_path / "adapter")
+    policy.lora = LoraSpec(r=2)
+    policy.save(tmp_path / "merged")
+    trunks = []
+    for folder in (tmp_path / "adapter", tmp_path / "merged", model_dir(kind)):
+        model = RewardModel.load(str(folder), max_prompt=32, max_completion=12, fresh_head=True)
+        weights = model.model.state_dict()
+        trunks.append({n: w for n, w in weights.items() if not n.startswith(("score", "classification_head"))})
+    adapter, merged, base = trunks
+    torch.testing.assert_close(adapter, merged, atol=1e-5, rtol=1e-5)
+    assert max((adapter[name] - base[name]).abs().max() for name in base) > 0.01
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_reference_of_a_trained_adapter_is_a_copy(make_policy) -> None:
+    """Going on with one policy object: where it started is with the adapter on, so switching that off won't do."""
+    policy = make_policy("llama", lora=LORA)
+    disturb(policy)
+    reference = Reference(policy)
+    inputs = inputs_of(policy)
+    with torch.no_grad():
+        start = policy(*inputs).logits
+        torch.testing.assert_close(reference.logits(*inputs), start)
+        disturb(policy)
+        torch.testing.assert_close(reference.logits(*inputs), start)
+        assert (policy(*inputs).logits - start).abs().max() > 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from helpers.tiny_models import KINDS, PROMPTS, batch_of, demonstrations, with_noise_in_padding, write_model
@@ -9,7 +11,8 @@ from helpers.tiny_models import KINDS, PROMPTS, batch_of, demonstrations, with_n
 from rlhf_lightning.algorithms import token_logprobs
 from rlhf_lightning.data.batches import encode_sft, pad, sft_batch
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.models import ModelSpec, Policy, Reference, Sampling
+from rlhf_lightning.models import ModelSpec, Policy, Reference, RewardModel, Sampling
+from rlhf_lightning.models.loading import check_window
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -209,6 +212,24 @@ def test_limits_beyond_the_positions_are_refused(kind: str, model_dir) -> None:
     Policy.load(folder, max_prompt=60, max_completion=36)
     with pytest.raises(UserError, match=r"60 \+ 37.*96 positions"):
         Policy.load(folder, max_prompt=60, max_completion=37)
+
+
+def test_positions_of_an_encoder_decoder_are_counted_apart(model_dir, tmp_path) -> None:
+    """BART has absolute positions, as many for the prompt as for the completion."""
+    from transformers import BartConfig
+
+    config = BartConfig(max_position_embeddings=64)
+    codec = Policy.load(str(model_dir("t5")), max_prompt=64, max_completion=64).codec
+    check_window(config, codec, "bart")
+    for limit in ("max_prompt", "max_completion"):
+        with pytest.raises(UserError, match="64 positions of 'bart'"):
+            check_window(config, dataclasses.replace(codec, **{limit: 65}), "bart")
+
+
+def test_a_reward_model_is_no_policy(model_dir, tmp_path) -> None:
+    RewardModel.load(str(model_dir("llama")), max_prompt=32, max_completion=12, fresh_head=True).save(tmp_path / "rm")
+    with pytest.raises(UserError, match="can't generate"):
+        Policy.load(str(tmp_path / "rm"))
 
 
 def test_relative_positions_have_no_limit(model_dir) -> None:

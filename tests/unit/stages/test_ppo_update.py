@@ -410,6 +410,17 @@ class StopAfterFirstEpoch(L.Callback):
         trainer.should_stop = True
 
 
+def test_without_kl_none_is_logged(make_policy, make_trainer) -> None:
+    """A 0 would say that the policy stays where it is."""
+    trainer = make_trainer(max_epochs=1)
+    module = PPOModule(make_policy("llama"), {"length": length_reward}, kl_coef=0.0, lr=1e-3, schedule=optim.linear)
+    trainer.fit(module, datamodule=PromptDataModule(rows() * 2, [], module.policy.codec, 8))
+    logged = trainer.callback_metrics
+    assert "ppo/score" in logged
+    assert not any("kl" in name and name != "ppo/approx_kl" for name in logged)
+    assert float(logged["ppo/lr"]) == pytest.approx(1e-3)  # of this round, not of the next
+
+
 def test_without_kl_there_is_no_reference(make_policy, make_trainer) -> None:
     """kl_coef=0 keeps no copy of the model; the KL is reported as 0."""
     module, _, rounds = train(make_trainer, make_policy(), updates=2, kl_coef=0.0)
