@@ -177,4 +177,5 @@ def check_models(run: Run) -> None:
     if "ppo" in stages and rows:
         mix = {k: r for k, r in functions(run).items() if not isinstance(r, LearnedReward)}
         if mix:
-            RewardMix(mix).each(rows, [row.references[0] for row in rows], torch.device("cpu"))
+            texts = [row.references[0] if row.references else "an answer" for row in rows]
+            RewardMix(mix).each(rows, texts, torch.device("cpu"))

@@ -71,7 +71,13 @@ class MetricReward:
     def __call__(
         self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
     ) -> Tensor:
-        """(b,) the scaled metric of each completion against its own references."""
+        """(b,) the scaled metric of each completion against its own references.
+
+        Raises:
+            ValueError: if a row has no reference: there is nothing to compare with, which is not the same as 0.
+        """
+        if not all(references):
+            raise ValueError("a row has no reference to compare with")
         return torch.tensor(
             [self.scale * self.function(c, r, **self.options) for c, r in zip(completions, references, strict=True)]
         )

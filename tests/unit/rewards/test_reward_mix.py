@@ -11,6 +11,7 @@ from helpers.tiny_models import PROMPTS, length_reward, reward_model_of, rows
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.rewards import ConstantReward, FunctionReward, LearnedReward, MetricReward, RewardMix
+from rlhf_lightning.rewards.functions import SENTENCE_METRICS
 
 CPU = torch.device("cpu")
 ANSWERS = ["one", "three", "", "answer 3"]
@@ -131,3 +132,9 @@ def test_learned_reward_of_a_folder(model_dir, tmp_path) -> None:
     torch.testing.assert_close(each(reward), model.score([row.prompt for row in rows()], ANSWERS))
     with pytest.raises(UserError, match="no trained reward head"):
         LearnedReward(str(model_dir("gpt2")))
+
+
+@pytest.mark.parametrize("metric", sorted(SENTENCE_METRICS))
+def test_a_metric_reward_needs_references(metric: str) -> None:
+    with pytest.raises(ValueError, match="no reference"):
+        MetricReward(metric)(["p", "p"], ["a", "b"], [["a"], []], [{}, {}])
