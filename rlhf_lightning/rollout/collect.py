@@ -58,6 +58,36 @@ class Rollout(Batch):
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def lengths(self) -> Tensor:
+        """(b,) tokens of prompt and response."""
+        return self.prompt_mask.sum(1) + self.response_mask.sum(1)
+
+
+def trimmed(
+    prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, rows: Tensor, left: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Some rows of prompts and responses, without the columns that are padding in all of them.
+
+    Args:
+        prompt_ids, prompt_mask: (b, p), padded on the left with ``left``, else on the right.
+        response_ids, response_mask: (b, r), padded on the right.
+        rows: (k,) which rows.
+        left: see above.
+
+    Returns:
+        The same four, ``(k, p')`` and ``(k, r')``.
+    """
+    width = int(response_mask[rows].sum(1).max())
+    kept = int(prompt_mask[rows].sum(1).max())
+    prompts = slice(prompt_mask.shape[1] - kept, None) if left else slice(kept)
+    return (
+        prompt_ids[rows, prompts],
+        prompt_mask[rows, prompts],
+        response_ids[rows, :width],
+        response_mask[rows, :width],
+    )
+
 
 @torch.no_grad()
 def collect(
@@ -89,29 +119,29 @@ def collect(
     seconds["score"] = time.perf_counter() - clock
 
     clock = time.perf_counter()
-    logprobs, ref_logprobs, values = [], [], []
-    for start in range(0, len(batch.rows), forward_batch_size):
-        rows = slice(start, start + forward_batch_size)
-        ids = answers.ids[rows]
-        inputs = (batch.prompt_ids[rows], batch.prompt_mask[rows], ids, answers.mask[rows])
+    mask = answers.mask
+    logprobs, ref_logprobs, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
+    by_length = (batch.prompt_mask.sum(1) + mask.sum(1)).argsort()
+    for rows in by_length.split(forward_batch_size):
+        inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, mask, rows, policy.kind == "causal")
+        ids, width = inputs[2], inputs[2].shape[1]
         output = policy(*inputs, with_values=critic is None)
-        logprobs.append(token_logprobs(output.logits, ids, sampling.temperature))
-        values.append(output.values if critic is None else critic(*inputs))
+        logprobs[rows, :width] = token_logprobs(output.logits, ids, sampling.temperature)
+        values[rows, :width] = output.values if critic is None else critic(*inputs)
         del output
         if reference is not None:
-            ref_logprobs.append(token_logprobs(reference.logits(*inputs), ids, sampling.temperature))
+            ref_logprobs[rows, :width] = token_logprobs(reference.logits(*inputs), ids, sampling.temperature)
     seconds["forward"] = time.perf_counter() - clock
 
-    mask = answers.mask
-    together = torch.cat(logprobs).masked_fill(~mask, 0.0)
+    logprobs = logprobs.masked_fill(~mask, 0.0)
     return Rollout(
         prompt_ids=batch.prompt_ids,
         prompt_mask=batch.prompt_mask,
         response_ids=answers.ids,
         response_mask=mask,
-        logprobs=together,
-        ref_logprobs=torch.cat(ref_logprobs).masked_fill(~mask, 0.0) if reference is not None else together,
-        values=torch.cat(values).masked_fill(~mask, 0.0),
+        logprobs=logprobs,
+        ref_logprobs=ref_logprobs.masked_fill(~mask, 0.0) if reference is not None else logprobs,
+        values=values.masked_fill(~mask, 0.0),
         scores=rewards.total(scores),
         ended=answers.ended,
         rewards=scores,

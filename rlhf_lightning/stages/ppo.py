@@ -38,6 +38,7 @@ from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout import Rollout, collect
+from rlhf_lightning.rollout.collect import trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 
 
@@ -285,6 +286,8 @@ class PPOModule(L.LightningModule):
         for epoch in range(self.epochs):
             order = torch.randperm(len(rollout), device=self.device)
             for step, rows in enumerate(order.tensor_split(self.minibatches)):
+                # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
+                rows = rows[rollout.lengths[rows].argsort()]
                 tokens = rollout.response_mask[rows].sum()
                 global_tokens = self._sum_over_ranks(tokens.float())
                 parts = rows.split(self.micro_batch_size or len(rows))
@@ -314,13 +317,15 @@ class PPOModule(L.LightningModule):
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss of some responses (mean over their tokens), its statistics, and the log-probabilities (k, r)."""
-        # Columns that are padding in all of these rows would only be computed for nothing.
-        width = int(rollout.response_mask[rows].sum(1).max())
-        start = rollout.prompt_mask.shape[1] - int(rollout.prompt_mask[rows].sum(1).max())
-        left = self.policy.kind == "causal"
-        prompts = slice(start, None) if left else slice(None, rollout.prompt_mask.shape[1] - start)
-        ids, mask = rollout.response_ids[rows, :width], rollout.response_mask[rows, :width]
-        inputs = (rollout.prompt_ids[rows, prompts], rollout.prompt_mask[rows, prompts], ids, mask)
+        inputs = trimmed(
+            rollout.prompt_ids,
+            rollout.prompt_mask,
+            rollout.response_ids,
+            rollout.response_mask,
+            rows,
+            left=self.policy.kind == "causal",
+        )
+        ids, mask, width = inputs[2], inputs[3], inputs[2].shape[1]
         output = self.policy(*inputs, with_values=self.critic is None)
         values = output.values if self.critic is None else self._critic_values(*inputs)
         logprobs = token_logprobs(output.logits, ids, self.sampling.temperature)
