@@ -125,6 +125,10 @@ def check_options(cfg: dict[str, Any]) -> None:
     check_call(cfg["task"]["format"], "task.format")
     if not isinstance(cfg["task"]["metrics"], dict):
         raise UserError("task.metrics must name metrics, each with its _target_; {} says that there are none")
+    for where in ("task.metrics", "ppo.rewards"):
+        for name in _at(cfg, where):
+            if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name) or name == "training":
+                raise UserError(f"{where}.{name} can't be called that; choose a plain word as its name")
     for name, metric in cfg["task"]["metrics"].items():
         check_call(metric, f"task.metrics.{name}")
     _check_model(cfg["model"], "model")
@@ -146,10 +150,6 @@ def check_options(cfg: dict[str, Any]) -> None:
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])
-    for where in ("task.metrics", "ppo.rewards"):
-        for name in _at(cfg, where):
-            if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name) or name == "training":
-                raise UserError(f"{where}.{name} can't be called that; choose a plain word as its name")
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:
         raise UserError(
