@@ -42,11 +42,12 @@ def check_stages(cfg: dict[str, Any]) -> None:
             f"stages=[{','.join(s for s in stages if s != 'reward')}]"
         )
     made = cfg["model"].get("tiny") is not None
-    first = stages[0]
-    if made and cfg["policy"] is None and first in ("ppo", "evaluate", "predict"):
+    before_sft = stages[: stages.index("sft")] if "sft" in stages else stages
+    early = next((s for s in before_sft if s in ("ppo", "evaluate", "predict")), None)
+    if made and cfg["policy"] is None and early is not None:
         raise UserError(
-            f"stages={stages} begins with {first} but there is no policy: give policy=FOLDER, put sft before it, or "
-            "start from a pre-trained model with model=hf model.name=..."
+            f"stages={stages}: {early} needs a policy: give policy=FOLDER, put sft before it, or start from a "
+            "pre-trained model with model=hf model.name=..."
         )
     if "ppo" in stages:
         learned = [name for name, r in cfg["ppo"]["rewards"].items() if r["_target_"].endswith("LearnedReward")]

@@ -207,9 +207,10 @@ def run_predict(run: Run) -> None:
         scores["learned"] = LearnedReward(run.reward_model).score([s.row.prompt for s in samples], texts).cpu()
     lines = [
         json.dumps(
-            {"prompt": s.row.prompt.text, "completion": s.completion}
+            {**s.row.meta, "prompt": s.row.prompt.text, "completion": s.completion}
             | ({"rewards": {k: round(float(v[i]), 6) for k, v in scores.items()}} if scores else {}),
             ensure_ascii=False,
+            default=str,
         )
         for i, s in enumerate(samples)
     ]

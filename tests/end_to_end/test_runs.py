@@ -101,7 +101,7 @@ def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Pa
 
 def test_evaluate_and_predict_from_saved_models(trained: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"context": "Karin lives in Oslo.", "question": "Where does Karin live?"}\n' * 3)
+    prompts.write_text('{"id": 7, "context": "Karin lives in Oslo.", "question": "Where does Karin live?"}\n' * 3)
     result = ok(
         run(
             tmp_path,
@@ -116,6 +116,7 @@ def test_evaluate_and_predict_from_saved_models(trained: Path, tmp_path: Path) -
     rows = [json.loads(line) for line in (tmp_path / "run/predict/predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert rows[0]["completion"] == rows[1]["completion"]  # greedy
+    assert (rows[0]["id"], rows[0]["question"]) == (7, "Where does Karin live?")
     assert isinstance(rows[0]["rewards"]["learned"], float)
     policy = metrics(tmp_path / "run")["policies"][0]["metrics"]
     before = metrics(trained / "run")["policies"][-1]["metrics"]
@@ -148,7 +149,6 @@ def test_a_task_and_reward_of_the_users_own(tmp_path: Path) -> None:
             "rewards=function",
             "ppo.rewards.function.path=my_rewards.short",
             *SMALL,
-            PYTHONPATH=str(tmp_path),
         )
     )
     results = metrics(tmp_path / "run")

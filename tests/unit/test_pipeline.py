@@ -62,6 +62,7 @@ def test_stages_that_make_sense(overrides: str) -> None:
         ("stages=[sft,ppo]", "reward_model=FOLDER"),
         ("stages=[sft,ppo,reward]", "put reward before ppo"),
         ("stages=[ppo] rewards=chrf", "policy=FOLDER"),
+        ("stages=[reward,ppo]", "ppo needs a policy"),
         ("stages=[ppo] policy=a", "reward_model=FOLDER"),
         ("stages=[ppo,sft] policy=a rewards=chrf", "sft must come before ppo"),
         ("stages=[sft,ppo] ~ppo.rewards.learned", "rewards=learned"),
