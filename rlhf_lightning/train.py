@@ -75,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(
-            str(Path.cwd())
-        )  # rewards and metrics of the user's own, beside the data; last, to shadow nothing
+        sys.path.append(str(Path.cwd()))  # for modules of the user's own; last, to shadow nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and not as Hydra prints them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _failures.clear()
