@@ -37,7 +37,7 @@ def check_run_folder(folder: Path) -> None:
     assert [p["name"] for p in results["policies"]] == ["base", "sft", "ppo"]
     for policy in results["policies"]:
         assert {"gold", "learned", "length", "eos_rate"} <= set(policy["metrics"])
-    assert results["policies"][-1]["metrics"]["kl"] >= 0
+    assert results["policies"][-1]["metrics"]["kl"] >= -1e-5  # 0 but for rounding where nothing moved
     assert {"accuracy", "longer_wins"} <= set(results["reward_model"])
     for stage in STAGES:
         assert (folder / stage / "model" / "model.safetensors").is_file()
