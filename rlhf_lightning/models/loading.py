@@ -217,12 +217,7 @@ def _with_adapter(
 
     base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     trained = next(
-        (
-            getattr(transformers, auto)
-            for task, auto in ADAPTED.items()
-            if any(task in name for name in config.architectures or [])
-        ),
-        auto_class,
+        (getattr(transformers, auto) for task, auto in ADAPTED.items() if made_for(config, task)), auto_class
     )
     own = config if trained is auto_class else load_config(spec)  # a config made for another task has its labels
     model = from_pretrained(
@@ -240,6 +235,11 @@ def _with_adapter(
 def _need_peft() -> None:
     if importlib.util.find_spec("peft") is None:
         raise UserError("model.lora needs peft: pip install 'rlhf-lightning[lora]'")
+
+
+def made_for(config: PretrainedConfig, task: str) -> bool:
+    """Whether the config's weights were saved with this head, such as ``ForSequenceClassification``."""
+    return any(task in name for name in config.architectures or [])
 
 
 def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Module:

@@ -28,6 +28,7 @@ from rlhf_lightning.models.loading import (
     has_adapter,
     load_config,
     load_tokenizer,
+    made_for,
     model_kind,
     save_model,
 )
@@ -148,7 +149,7 @@ class Policy(nn.Module):
                 "or answer a task that needs text. Use it for classification with stages=[sft], as a reward model "
                 "(model@reward.model=...), or choose a causal or sequence-to-sequence model."
             )
-        if any("SequenceClassification" in name for name in config.architectures or []):
+        if made_for(config, "ForSequenceClassification"):
             raise UserError(f"{spec.name!r} is a reward model or classifier: it can't generate text.")
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         check_window(config, codec, spec.name)

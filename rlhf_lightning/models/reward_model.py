@@ -21,6 +21,7 @@ from rlhf_lightning.models.loading import (
     from_pretrained,
     load_config,
     load_tokenizer,
+    made_for,
     model_kind,
     save_model,
 )
@@ -94,7 +95,7 @@ class RewardModel(nn.Module):
         spec = spec if isinstance(spec, ModelSpec) else ModelSpec(str(spec))
         config = load_config(spec)
         kind = model_kind(config, spec)
-        trained = any("SequenceClassification" in name for name in config.architectures or [])
+        trained = made_for(config, "ForSequenceClassification")
         if trained and config.num_labels != 1 and not fresh_head:
             raise UserError(f"{spec.name!r} has {config.num_labels} labels; a reward model has one.")
         if not trained and not fresh_head:

@@ -17,7 +17,7 @@ from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stag
 from rlhf_lightning.pipeline.measure import finish, measure, save_results
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, say
-from rlhf_lightning.pipeline.stages import base_model, run_ppo, run_predict, run_reward, run_sft
+from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.report import RunResults
 
 __all__ = ["Interrupted", "Run", "run_pipeline"]
@@ -49,6 +49,7 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
     form, metrics = instantiate(cfg["task"]["format"]), bool(cfg["task"]["metrics"])
     data: TaskData = instantiate(data_config, format=form, need_references=metrics)
     check_parts(cfg, data)
+    asked = predict_rows(cfg, data.notes) if "predict" in cfg["stages"] else []
     results = RunResults(
         task=cfg["task"]["name"],
         seed=cfg["seed"],
@@ -58,7 +59,7 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
         notes=notes + data.notes,
         versions={name: version(name) for name in PACKAGES},
     )
-    run = Run(cfg, directory, group, data, results, base_model(cfg, data, directory))
+    run = Run(cfg, directory, group, data, results, base_model(cfg, data, directory), asked=asked)
     check_models(run)
     steps: dict[str, Callable[[Run], None]] = {
         "sft": run_sft,

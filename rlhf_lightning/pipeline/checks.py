@@ -15,7 +15,7 @@ from rlhf_lightning.models.loading import check_window, load_config, load_tokeni
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
-from rlhf_lightning.pipeline.stages import predict_rows, reward_spec
+from rlhf_lightning.pipeline.stages import reward_spec
 from rlhf_lightning.rewards import LearnedReward, RewardMix
 from rlhf_lightning.tasks import sample_files
 
@@ -62,8 +62,6 @@ def check_stages(cfg: dict[str, Any]) -> None:
             )
         if not cfg["ppo"]["rewards"]:
             raise UserError("ppo has no reward: choose some, such as rewards=learned or rewards=[chrf,bleu]")
-        if cfg["ppo"]["updates"] < 1:
-            raise UserError(f"ppo.updates must be at least 1, not {cfg['ppo']['updates']}")
     if "predict" in stages and cfg["predict"]["input"] is None:
         raise UserError("the stage predict needs predict.input=FILE, a file of prompts")
 
@@ -120,8 +118,6 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
         raise UserError("a test row has no reference, which the task's metrics need")
     if set(stages) & {"sft", "ppo", "evaluate"}:
         _check_metrics(cfg, data.test[:2])
-    if "predict" in stages:
-        predict_rows(cfg, [])  # read again when they are answered
 
 
 def _check_metrics(cfg: dict[str, Any], rows: list[PromptRow]) -> None:

@@ -11,6 +11,7 @@ from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
 from rlhf_lightning.models import Sampling
+from rlhf_lightning.stages.ppo import check_settings
 
 GROUPS = ("task", "data", "model", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
 
@@ -63,9 +64,6 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
         "ppo.loader.eval_batch_size",
         "ppo.updates",
         "ppo.patience",
-        "ppo.epochs",
-        "ppo.minibatches",
-        "ppo.micro_batch_size",
         "evaluate.batch_size",
         "predict.batch_size",
     ),
@@ -76,15 +74,6 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
         "sft.lr",
         "sft.loader.prompt_loss_weight",
         "reward.lr",
-        "ppo.lr",
-        "ppo.value_lr",
-        "ppo.kl_coef",
-        "ppo.clip_range",
-        "ppo.value_clip_range",
-        "ppo.vf_coef",
-        "ppo.gamma",
-        "ppo.lam",
-        "ppo.max_grad_norm",
     ),
     0,
 )
@@ -141,12 +130,8 @@ def check_options(cfg: dict[str, Any]) -> None:
         group, value = path.split(".")[0], _at(cfg, path)
         if value is not None and (group not in STAGES or group in cfg["stages"]) and not value >= least:  # nor NaN
             raise UserError(f"{path} must be at least {least}, not {value}")
-    for path in ("ppo.temperature", "ppo.kl_target", "ppo.kl_horizon"):
-        if "ppo" in cfg["stages"] and not _at(cfg, path) > 0:
-            raise UserError(f"{path} must be above 0, not {_at(cfg, path)}")
-    for path in ("ppo.gamma", "ppo.lam"):
-        if "ppo" in cfg["stages"] and _at(cfg, path) > 1:
-            raise UserError(f"{path} must be at most 1, not {_at(cfg, path)}")
+    if "ppo" in cfg["stages"]:
+        check_settings(cfg["ppo"])
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])

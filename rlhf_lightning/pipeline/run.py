@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlhf_lightning.callbacks import Alarms, LogSamples, Progress
+from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
@@ -55,6 +56,7 @@ class Run:
         spec: the policy as the next stage finds it.
         policy: the same, loaded, where it already is.
         reward_model: the learned reward, where there is one.
+        asked: the prompts of the stage predict.
         answers: what each policy answered to the test prompts.
         scores: for each policy, each reward of each answer.
     """
@@ -67,6 +69,7 @@ class Run:
     spec: ModelSpec
     policy: Policy | Classifier | None = None
     reward_model: RewardModel | None = None
+    asked: list[PromptRow] = field(default_factory=list)
     answers: dict[str, list[Sample]] = field(default_factory=dict)
     scores: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 

@@ -54,7 +54,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpe
     return instantiate({**model, "name": str(folder)})
 
 
-def save_model(model: Policy | Classifier | RewardModel, folder: Path) -> None:
+def save_once(model: Policy | Classifier | RewardModel, folder: Path) -> None:
     """Write the model's folder, from rank zero alone."""
     if is_rank_zero():
         model.save(folder)
@@ -68,7 +68,7 @@ def run_sft(run: Run) -> None:
     evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
     module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
-    fit(run, "sft", module, data, options, partial(save_model, run.policy))
+    fit(run, "sft", module, data, options, partial(save_once, run.policy))
     run.spec = run.spec.at(run.dir / "sft" / "model")
     measure(run, "sft", "sft/model")
 
@@ -100,7 +100,7 @@ def run_reward(run: Run) -> None:
             shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
             shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
             model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
-        save_model(model, folder)
+        save_once(model, folder)
 
     measured = fit(run, "reward", module, data, options, save)
     prefix = "reward/val/"
@@ -136,7 +136,7 @@ def run_ppo(run: Run) -> None:
     }
     run.policy = policy
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
-    fit(run, "ppo", module, data, options, partial(save_model, policy), stops)
+    fit(run, "ppo", module, data, options, partial(save_once, policy), stops)
     for stop in stops:
         if stop.wait_count >= patience:
             run.results.notes.append(
@@ -190,10 +190,9 @@ def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
 def run_predict(run: Run) -> None:
     """Answer a file of prompts, and score the answers where there is a reward model."""
     cfg = run.cfg["predict"]
-    rows = predict_rows(run.cfg, run.results.notes)
     assert run.policy is not None
     trainer = make_trainer(run, "predict", {}, [], logger=False)
-    loader = PromptDataModule([], rows, run.policy.codec, 0, cfg["batch_size"])
+    loader = PromptDataModule([], run.asked, run.policy.codec, 0, cfg["batch_size"])
     try:
         batches = trainer.predict(
             EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader()

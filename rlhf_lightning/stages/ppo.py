@@ -37,9 +37,40 @@ from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import RewardMix
-from rlhf_lightning.rollout import Rollout, collect
-from rlhf_lightning.rollout.collect import trimmed
+from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
+
+CHOICES = {"kl": ("fixed", "adaptive"), "kl_estimator": ("k1", "k2", "k3"), "missing_eos": ("replace", "subtract")}
+AT_LEAST = dict.fromkeys(("epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
+    ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
+)
+ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
+AT_MOST_1 = ("gamma", "lam")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse values that PPO can't work with.
+
+    Args:
+        settings: the arguments of `PPOModule` by name; others are not looked at.
+
+    Raises:
+        UserError: naming the option and what it may be.
+    """
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise UserError(f"ppo.{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {settings[name]!r}")
+    for name, least in AT_LEAST.items():
+        if settings[name] is not None and not settings[name] >= least:  # nor NaN
+            raise UserError(f"ppo.{name} must be at least {least}, not {settings[name]}")
+    for name in ABOVE_0:
+        if not settings[name] > 0:
+            raise UserError(f"ppo.{name} must be above 0, not {settings[name]}")
+    for name in AT_MOST_1:
+        if settings[name] > 1:
+            raise UserError(f"ppo.{name} must be at most 1, not {settings[name]}")
+    if settings["kl"] == "adaptive" and settings["kl_coef"] == 0:
+        raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
 
 
 def _freeze_unused(policy: Policy, critic: Policy) -> None:
@@ -123,22 +154,12 @@ class PPOModule(L.LightningModule):
         critic: Policy | None = None,
         evaluator: Evaluator | None = None,
     ) -> None:
+        check_settings(locals())
         super().__init__()
         if not isinstance(policy, Policy):
             raise UserError(f"PPO needs a policy that generates text, not a {type(policy).__name__}")
         if (critic or policy).value_head is None:
             raise UserError("PPO needs values: make the policy (or the critic) with value_head=True")
-        if kl not in ("fixed", "adaptive"):
-            raise UserError(f"ppo.kl must be fixed or adaptive, not {kl!r}")
-        if kl == "adaptive" and kl_coef == 0:
-            raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
-        for name, value in {"temperature": temperature, "kl_target": kl_target, "kl_horizon": kl_horizon}.items():
-            if value <= 0:
-                raise UserError(f"ppo.{name} must be above 0, not {value}")
-        if epochs < 1 or minibatches < 1 or (micro_batch_size is not None and micro_batch_size < 1):
-            raise UserError("ppo.epochs, ppo.minibatches and ppo.micro_batch_size must be at least 1")
-        if missing_eos not in ("replace", "subtract"):
-            raise UserError(f"ppo.missing_eos must be replace or subtract, not {missing_eos!r}")
         if critic is not None:
             _freeze_unused(policy, critic)
         self.automatic_optimization = False

@@ -144,6 +144,13 @@ def test_settings_are_folded_and_secrets_hidden(run_dir):
     assert "max_tokens: 5" in text
 
 
+def test_settings_that_cannot_be_read_are_not_quoted(run_dir):
+    (run_dir / ".hydra" / "config.yaml").write_text("token: abc123\n bad: [abc123\n")
+    text, _ = read(run_dir)
+    assert "not readable" in text
+    assert "abc123" not in text
+
+
 def test_a_run_of_sft_alone_that_was_interrupted(run_dir):
     from rlhf_lightning.report import RunResults
 
