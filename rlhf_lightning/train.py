@@ -62,6 +62,7 @@ def _quieten() -> None:
         "in eval mode at the start",
         "smaller than the logging",
         "isinstance.treespec, LeafSpec",
+        "`is_gradient_checkpointing` is deprecated",  # transformers reads its own deprecated property under peft
     )
     for message in unneeded:
         warnings.filterwarnings("ignore", f".*{message}.*")

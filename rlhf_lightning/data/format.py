@@ -94,7 +94,7 @@ class RowFormat:
         name = self._reference_column(record)
         if name is None:
             if need_references:
-                raise self._missing(record, self.references)
+                raise self._missing(record, *self._asked(record), self.references)
             return PromptRow(self._prompt(record), [], record.values)
         return PromptRow(self._prompt(record), self._answers(record, name), record.values)
 
@@ -108,7 +108,7 @@ class RowFormat:
             if name in record.values:
                 return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
         if self._reference_column(record) is None:
-            raise self._missing(record, self.completion)
+            raise self._missing(record, *self._asked(record), self.completion)
         row = self.prompt_row(record)
         return SFTRow(row.prompt, row.references[0], record.values)
 
@@ -120,9 +120,8 @@ class RowFormat:
             UserError: naming place, field and remedy.
         """
         values = record.values
-        for name in (self.chosen, self.rejected):
-            if name not in values:
-                raise self._missing(record, name)
+        if self.chosen not in values or self.rejected not in values:
+            raise self._missing(record, self.chosen, self.rejected)
         has_prompt = "prompt" in values or all(c in values for c in self.template_columns)
         first, second = values[self.chosen], values[self.rejected]
         if _is_chat(first) and _is_chat(second):
@@ -154,14 +153,29 @@ class RowFormat:
 
     # --- fields ------------------------------------------------------------------------------------------------------
 
-    def _missing(self, record: Record, name: str) -> UserError:
-        close = difflib.get_close_matches(name, [str(k) for k in record.values], n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        example = close[0] if close else next(iter(record.values), "your_column")
-        return UserError(
-            f"{record.place}: there is no column {name!r}; the columns are {', '.join(map(str, record.values))}.{hint} "
-            f"Map it with data.columns={{{name}: {example}}}, or name a headerless file's columns in a list."
+    def _missing(self, record: Record, *names: str) -> UserError:
+        """Of the columns that a row needs those that it lacks, with a guess at which of its own are meant."""
+        lacking = [name for name in dict.fromkeys(names) if name not in record.values]
+        free = [str(k) for k in record.values if k not in names]
+        hints, mapping = [], []
+        for name in lacking:
+            close = difflib.get_close_matches(name, free, n=1, cutoff=0.5)
+            if close:
+                hints.append(repr(close[0]))
+                free.remove(close[0])
+            mapping.append(f"{name}: {close[0] if close else 'YOUR_COLUMN'}")
+        none = (
+            f"is no column {lacking[0]!r}" if len(lacking) == 1 else f"are no columns {', '.join(map(repr, lacking))}"
         )
+        hint = f" Did you mean {', '.join(hints)}?" if hints else ""
+        return UserError(
+            f"{record.place}: there {none}; the columns are {', '.join(map(str, record.values))}.{hint} "
+            f"Map it with data.columns={{{', '.join(mapping)}}}, or name a headerless file's columns in a list."
+        )
+
+    def _asked(self, record: Record) -> list[str]:
+        """The columns that the prompt is made of; none where the row brings its prompt as it is."""
+        return [] if "prompt" in record.values else self.template_columns
 
     def _reference_column(self, record: Record) -> str | None:
         names = (self.references, "references", self.completion, "completion")
@@ -234,9 +248,8 @@ class RowFormat:
         as_it_is = columns == ["prompt"] and isinstance(values.get("prompt"), list)
         if "prompt" in values and (as_it_is or not all(c in values for c in columns)):
             return Prompt(_messages(record.place, values["prompt"]) or self._text(record, "prompt", values["prompt"]))
-        for column in columns:
-            if column not in values:
-                raise self._missing(record, column)
+        if any(column not in values for column in columns):
+            raise self._missing(record, *columns)
         text, cut = "", None
         for literal, name, _, _ in string.Formatter().parse(self.prompt):
             text += literal

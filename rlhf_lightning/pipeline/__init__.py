@@ -59,6 +59,8 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
         notes=notes + data.notes,
         versions={name: version(name) for name in PACKAGES},
     )
+    for note in results.notes:
+        say(f"Note: {note}")
     run = Run(cfg, directory, group, data, results, base_model(cfg, data, directory), asked=asked)
     check_models(run)
     steps: dict[str, Callable[[Run], None]] = {

@@ -119,6 +119,13 @@ def _minus(text: str) -> str:
     return text if text == "-" else text.replace("-", "\N{MINUS SIGN}")
 
 
+ABOUT_PPO = (
+    "Training values are of responses drawn at random, and their KL is estimated from the drawn tokens. Results and "
+    "validation are of answers to held-out prompts, drawn as evaluate says (the likeliest token, unless told "
+    "otherwise), and their KL sums over the whole vocabulary at each token: the two need not be equal."
+)
+
+
 def _stage_section(stage: str, curves: dict[str, Curve]) -> str:
     drawn = panels(stage, curves)
     if not drawn:
@@ -131,8 +138,9 @@ def _stage_section(stage: str, curves: dict[str, Curve]) -> str:
     if figures[OPEN_PANELS:]:
         folded = f'<div class="panels">{"".join(figures[OPEN_PANELS:])}</div>'
         more = f"<details><summary>{len(figures) - OPEN_PANELS} more</summary>{folded}</details>"
+    about = f'<p class="dim">{ABOUT_PPO}</p>' if stage == "ppo" else ""
     title = f"Learning curves of {'the reward model' if stage == 'reward' else stage_title(stage)}"
-    return f'<h2>{html_text(title)}</h2>{legend}<div class="panels">{"".join(figures[:OPEN_PANELS])}</div>{more}'
+    return f'<h2>{html_text(title)}</h2>{about}{legend}<div class="panels">{"".join(figures[:OPEN_PANELS])}</div>{more}'
 
 
 def _reward_model_section(results: RunResults) -> str:

@@ -159,6 +159,25 @@ def test_format_missing_and_wrong_fields():
         FORMAT.prompt_row(record(document="d"))
 
 
+def test_format_names_all_missing_columns_and_guesses_each_once():
+    with pytest.raises(UserError) as caught:
+        FORMAT.prompt_row(record(docment="d", reference="r"))
+    for part in (
+        "there are no columns 'document', 'references'; the columns are docment, reference.",
+        "Did you mean 'docment', 'reference'?",
+        "data.columns={document: docment, references: reference}",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(
+        UserError, match=r"data\.columns=\{references: YOUR_COLUMN\}"
+    ):  # never the document's own column
+        FORMAT.prompt_row(record(document="d"))
+    with pytest.raises(UserError, match="no columns 'chosen', 'rejected'"):
+        FORMAT.preference_row(record(document="d"))
+    with pytest.raises(UserError, match="no column 'title'"):  # a row with a prompt of its own needs no document
+        FORMAT.sft_row(record(prompt="p"))
+
+
 @pytest.mark.parametrize("template", ["{", "}", "no column", "{}", "{a!r}", "{a:>3}"])
 def test_format_refuses_templates(template):
     with pytest.raises(UserError, match="prompt template"):
