@@ -85,7 +85,24 @@ def translation(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
             ("constant", ["rewards=constant", "ppo.rewards.constant.value=1"]),
         ):
             start = [*rows, *ppo, *reward, f"policy={sft / 'sft' / 'model'}", f"seed={seed}"]
-            show(f"ppo {name} seed {seed}", train(out / f"ppo_{name}_{seed}", *start), names)
+            run = out / f"ppo_{name}_{seed}"
+            show(f"ppo {name} seed {seed}", train(run, *start), names)
+            print(f"{f'ppo {name} seed {seed}':24} p value  {p_values(run / 'samples.jsonl')}", flush=True)
+
+
+def p_values(samples: Path) -> str:
+    """How often answers swapped at random between SFT and PPO differ as much: approximate randomisation."""
+    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.significance import PairedTest
+
+    rows = [json.loads(line) for line in samples.open(encoding="utf-8")]
+    answers = [(name, [row["completions"][name] for row in rows]) for name in ("policy", "ppo")]
+    most = max(len(row["references"]) for row in rows)
+    references = [[dict(enumerate(row["references"])).get(i) for row in rows] for i in range(most)]
+    metrics = {"bleu": BLEU(tokenize="zh", references=references), "chrf": CHRF(references=references)}
+    _, found = PairedTest(answers, metrics, references=None, test_type="ar")()  # type: ignore[arg-type]
+    values = [column[1].p_value for name, column in found.items() if name != "System"]
+    return "  ".join(f"{name} {value:.2f}" for name, value in zip(metrics, values, strict=True))
 
 
 def reward(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
