@@ -45,7 +45,7 @@ def compare(runs: Sequence[Run], metric: str | None = None, group_by: str | None
     Args:
         runs: what to compare.
         metric: the metric to show; by default all, the runs' objectives first.
-        group_by: the setting whose values make the groups.
+        group_by: the setting whose values make the groups, each task apart; ``n`` counts the runs that have the metric.
 
     Raises:
         UserError: no run has the metric or the setting. It lists those there are.
@@ -54,11 +54,11 @@ def compare(runs: Sequence[Run], metric: str | None = None, group_by: str | None
     names = list(dict.fromkeys(name for metrics in finals for name in metrics))
     if metric is not None and metric not in names:
         raise UserError(f"--metric {metric}: no run has it; there are: {', '.join(names) or 'none'}")
-    groups = group_runs(runs, group_by) if group_by else {label: [run] for label, run in _labels(runs).items()}
+    groups, leading = _groups(runs, group_by), [metric] if metric else _objectives(runs)
     rows = list(groups.values())
     fields = [Field(group_by or "run", list(groups))]
-    fields += [Field("n", [str(len(row)) for row in rows])] if group_by else _word_fields(runs)
-    leading = [metric] if metric else _objectives(runs)
+    measured = [sum(any(run.value(name) is not None for name in leading) for run in row) for row in rows]
+    fields += [Field("n", list(map(str, measured)))] if group_by else _word_fields(runs)
     shown = [name for run in runs for group in ("task", "reward") for name in run.results.columns.get(group, [])]
     for name in dict.fromkeys([*leading, "kl", *([] if metric else shown)]):
         fields.append(_number_field(name, rows))
@@ -66,6 +66,21 @@ def compare(runs: Sequence[Run], metric: str | None = None, group_by: str | None
             gains = [_number_field(name, rows, over="first"), _number_field(name, rows, over="sft")]
             fields += gains[: 1 if gains[0].numbers == gains[1].numbers else 2]
     return [field for field in fields if field.numbers is None or any(value is not None for value in field.numbers)]
+
+
+def _groups(runs: Sequence[Run], group_by: str | None) -> dict[str, list[Run]]:
+    """The rows of the comparison by their title: single runs, or those with the same setting and the same task."""
+    if not group_by:
+        return {label: [run] for label, run in _labels(runs).items()}
+    grouped = group_runs(runs, group_by)
+    if len({run.results.task for run in runs}) == 1:
+        return grouped
+    parted: dict[str, list[Run]] = {}
+    for value, same in grouped.items():
+        for run in same:  # figures of different tasks have no mean
+            title = value if value == run.results.task else f"{value}, {run.results.task}"
+            parted.setdefault(title, []).append(run)
+    return parted
 
 
 def _objectives(runs: Sequence[Run]) -> list[str]:
@@ -156,7 +171,7 @@ def csv_text(fields: Sequence[Field]) -> str:
 
 def html_page(runs: Sequence[Run], fields: Sequence[Field], metric: str | None, group_by: str | None) -> str:
     """The comparison as a page: the table, the metric against the KL, and the learning curves over each other."""
-    groups = group_runs(runs, group_by) if group_by else {label: [run] for label, run in _labels(runs).items()}
+    groups = _groups(runs, group_by)
     colored = [(color, run) for color, row in enumerate(groups.values()) for run in row]
     differ = {} if group_by else differing_settings(runs)
     about = [", ".join(f"{name}={_short(values[i])}" for name, values in differ.items()) for i in range(len(groups))]
@@ -177,7 +192,7 @@ def html_page(runs: Sequence[Run], fields: Sequence[Field], metric: str | None, 
     if against_kl:
         parts.append(f'<h2>Against the KL</h2>{legend}<div class="panels">{against_kl}</div>')
     for stage in dict.fromkeys(stage for run in runs for stage in run.results.stages):
-        overlaid = overlaid_figures(stage, colored)
+        overlaid = overlaid_figures(stage, colored, [metric] if metric else _objectives(runs))
         if overlaid:
             parts.append(f'<h2>Learning curves: {html_text(stage)}</h2>{legend}<div class="panels">{overlaid}</div>')
     return page("Comparison of runs", "\n".join(parts))

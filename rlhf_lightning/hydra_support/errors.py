@@ -54,7 +54,12 @@ def _nearest_option(name: str) -> str:
             keys = _keys(config)
     except Exception:  # only a hint is lost
         return ""
-    close = difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
-    leaf = name.rpartition(".")[2]
-    close = close or [k for k in keys if k.rpartition(".")[2] in difflib.get_close_matches(leaf, [leaf], cutoff=1)][:1]
+    group, leaf = name.partition(".")[0], name.rpartition(".")[2]
+    # An option that stands elsewhere in the same group is meant sooner than one of the same name in another.
+    beside = [key for key in keys if key.startswith(f"{group}.")]
+    leaves = {key.rpartition(".")[2]: key for key in reversed(beside)}
+    close = difflib.get_close_matches(name, beside, n=1, cutoff=0.8)
+    close = close or [leaves[near] for near in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+    close = close or difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
+    close = close or [key for key in keys if key.rpartition(".")[2] == leaf][:1]
     return f" Did you mean {close[0]!r}?" if close else " `rlhf-train --cfg job` shows all options."

@@ -103,12 +103,16 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
         raise UserError(f"{_loading(spec.name)}: there is no such folder. Give a model folder or a hub name.")
     name = spec.name if not folder.exists() else str(folder)
     if folder.exists() and not (folder / "config.json").exists():
-        raise UserError(f"{_loading(spec.name)}: the folder has no config.json, so it is no Hugging Face model folder.")
+        below = sorted(path.parent for path in [*folder.glob("model/config.json"), *folder.glob("*/model/config.json")])
+        hint = f" Do you mean {' or '.join(map(str, below))}?" if below else ""
+        raise UserError(
+            f"{_loading(spec.name)}: the folder has no config.json, so it is no Hugging Face model folder.{hint}"
+        )
     try:
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{_loading(spec.name)}: {reason} Check model.name, or the connection to the hub.") from error
+        raise UserError(f"{_loading(spec.name)}: {reason} Check the name, or the connection to the hub.") from error
     for key, value in config.to_dict().items():
         if ("dropout" in key or "pdrop" in key) and isinstance(value, (int, float)) and not isinstance(value, bool):
             setattr(config, key, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,20 +68,24 @@ def check_stages(cfg: dict[str, Any]) -> None:
 
 
 def settle_sample(cfg: dict[str, Any]) -> list[str]:
-    """Where some of the sample's parts were replaced by the user's files, drop the others: they don't belong together.
+    """Drop the sample's parts where they don't belong: beside the user's files, for a task that ships none, or where
+    rows are only to be answered.
 
     Returns:
-        A note of what was dropped.
+        A note of what the user's files replaced.
     """
     data = cfg["data"]
     known = sample_files(cfg["task"]["name"])
     sample = {part for part in PARTS if data[part] is not None and data[part] == known.get(part)}
     own = [part for part in PARTS if data[part] is not None and part not in sample]
-    if not own or not sample:
+    unused = cfg["stages"] == ["predict"] or not Path(known["train"]).exists()
+    if not sample or not (own or unused):
         return []
     for part in sample:
         data[part] = None
     data["gold"] = None
+    if not own:
+        return []
     return [f"data.{', data.'.join(own)} replaced the sample data; none of the sample's other parts is used"]
 
 

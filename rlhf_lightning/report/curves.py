@@ -93,8 +93,14 @@ def _to_number(cell: object) -> float | None:
         return None
 
 
-def panels(stage: str, curves: Mapping[str, Curve]) -> list[Panel]:
-    """A stage's curves as panels, the telling ones first: rewards and KL, validation metrics, losses, then the rest."""
+def panels(stage: str, curves: Mapping[str, Curve], leading: Sequence[str] = ()) -> list[Panel]:
+    """A stage's curves as panels, the telling ones first: rewards and KL, validation metrics, losses, then the rest.
+
+    Args:
+        stage: whose they are.
+        curves: by the names they were logged under.
+        leading: metrics that come before all others, such as the objective and the task's own.
+    """
     train: dict[str, Curve] = {}
     validation: dict[str, Curve] = {}
     for name, curve in curves.items():
@@ -104,11 +110,13 @@ def panels(stage: str, curves: Mapping[str, Curve]) -> list[Panel]:
             continue
         short = short.removesuffix("_step")
         (validation if short.startswith("val/") else train)[short.removeprefix("val/")] = curve
-    names = sorted({**train, **validation}, key=lambda name: (_rank(name, train, validation), name))
+    names = sorted({**train, **validation}, key=lambda name: (_rank(name, train, validation, leading), name))
     return [Panel(name, train.get(name), validation.get(name)) for name in names]
 
 
-def _rank(name: str, train: Mapping[str, Curve], validation: Mapping[str, Curve]) -> int:
+def _rank(name: str, train: Mapping[str, Curve], validation: Mapping[str, Curve], leading: Sequence[str]) -> int:
+    if name in leading:
+        return leading.index(name) - len(leading)
     if name == "loss":
         return 200 if "kl" in train else 0  # the loss of PPO says little
     for base, group in ((10, FIRST), (300, LATER), (500, LAST)):

@@ -49,10 +49,12 @@ def write_report(run_dir: str | Path) -> Path:
     run_dir = Path(run_dir)
     results = RunResults.read(run_dir / "metrics.json")
     samples = read_samples(run_dir / "samples.jsonl")
+    # What the run is judged by comes first among the curves, too.
+    leading = [name for name in (results.objective, *results.columns.get("task", [])[:2]) if name]
     sections = [
         _header(results),
         _results_section(results),
-        *(_stage_section(stage, curves) for stage, curves in read_curves(run_dir, results.stages).items()),
+        *(_stage_section(stage, curves, leading) for stage, curves in read_curves(run_dir, results.stages).items()),
         _reward_model_section(results),
         _samples_section(samples, results),
         _settings_section(run_dir),
@@ -120,14 +122,14 @@ def _minus(text: str) -> str:
 
 
 ABOUT_PPO = (
-    "Training values are of responses drawn at random, and their KL is estimated from the drawn tokens. Results and "
-    "validation are of answers to held-out prompts, drawn as evaluate says (the likeliest token, unless told "
-    "otherwise), and their KL sums over the whole vocabulary at each token: the two need not be equal."
+    "Training values are of responses drawn at random, and their KL is estimated from the drawn tokens. Validation is "
+    "of greedy answers to held-out prompts, as are the results above unless evaluate says otherwise, and their KL sums "
+    "over the whole vocabulary at each token: the two need not be equal."
 )
 
 
-def _stage_section(stage: str, curves: dict[str, Curve]) -> str:
-    drawn = panels(stage, curves)
+def _stage_section(stage: str, curves: dict[str, Curve], leading: Sequence[str]) -> str:
+    drawn = panels(stage, curves, leading)
     if not drawn:
         return ""
     legend = ""

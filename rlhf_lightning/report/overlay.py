@@ -38,9 +38,9 @@ def against_kl_figures(colored: Sequence[tuple[int, Run]], metrics: Sequence[str
     return "".join(figures)
 
 
-def overlaid_figures(stage: str, colored: Sequence[tuple[int, Run]]) -> str:
-    """A stage's first panels with one line for each run: in validation where that was logged, else in training."""
-    by_run = [(color, panels(stage, read_curves(run.path, [stage]).get(stage, {}))) for color, run in colored]
+def overlaid_figures(stage: str, colored: Sequence[tuple[int, Run]], leading: Sequence[str] = ()) -> str:
+    """A stage's first panels (``leading`` metrics before others), a line a run: validation where it was logged."""
+    by_run = [(color, panels(stage, read_curves(run.path, [stage]).get(stage, {}), leading)) for color, run in colored]
     names = list(dict.fromkeys(panel.name for _, drawn in by_run for panel in drawn))[:PANELS_PER_STAGE]
     figures = []
     for name in names:

@@ -97,15 +97,22 @@ class FunctionReward:
     def __init__(self, path: str) -> None:
         self.path = path
         module, _, name = path.rpartition(".")
+        if not module:
+            raise UserError(f"{path!r} names no function: expected MODULE.FUNCTION, such as my_module.my_reward")
         try:
-            self.function = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+            found = importlib.import_module(module)
+        except ImportError as error:
             raise UserError(
-                f"cannot find the reward function {path!r}: {error}. It must be importable: install its package, or "
-                "put its folder on PYTHONPATH."
+                f"cannot find the reward function {path!r}: {error}. Its module must be importable: keep it in the "
+                "current folder, install its package, or put its folder on PYTHONPATH."
             ) from error
-        if not callable(self.function):
+        function = getattr(found, name, None)
+        if function is None:
+            place = getattr(found, "__file__", None) or module
+            raise UserError(f"cannot find the reward function {path!r}: {place} has no {name!r}")
+        if not callable(function):
             raise UserError(f"{path!r} is not a function")
+        self.function = function
 
     def __call__(
         self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]

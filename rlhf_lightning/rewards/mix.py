@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -60,7 +61,12 @@ class RewardMix:
                 except UserError:
                     raise
                 except Exception as error:
-                    raise UserError(f"the reward {name!r} failed: {type(error).__name__}: {error}") from error
+                    where = traceback.extract_tb(error.__traceback__)[-1]
+                    raise UserError(
+                        f"the reward {name!r} failed in {where.filename}, line {where.lineno}: "
+                        f"{type(error).__name__}: {error}. It is called with (prompts, completions, references, meta), "
+                        f"lists of equal length; meta holds the columns {', '.join(map(str, meta[0])) or 'of the row'}."
+                    ) from error
             scores[name] = _checked(name, values, prompts, completions).to(device)
         return scores
 

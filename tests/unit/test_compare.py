@@ -132,6 +132,15 @@ def test_a_metric_where_less_is_better(tmp_path):
     assert [set(field.best) for field in fields] == [set(), set(), {0}, {0}, set(), set()]
 
 
+def test_groups_part_by_task_and_count_the_runs_that_have_the_metric(tmp_path):
+    for name, task, policies in (("a", "qa", ("ppo",)), ("b", "translation", ("ppo",)), ("c", "qa", ())):
+        make_run(tmp_path / name, task=task, policies=policies)
+    fields = table(compare(find_runs([tmp_path]), metric="gold", group_by="kl_coef"))
+    values = fields[next(iter(fields))]
+    assert [value.split(", ")[1] for value in values] == ["qa", "translation"]
+    assert fields["n"] == ["1", "1"]
+
+
 def test_group_by_gives_mean_and_standard_deviation(sweep):
     make_run(sweep / "night" / "12", "0.5", 0, 0.9)
     fields = {field.title: field for field in compare(find_runs([sweep]), group_by="kl_coef")}

@@ -106,6 +106,15 @@ def test_the_sample_is_used_whole_or_not_at_all(parts: list[str]) -> None:
         assert all(f"data.{part}" in notes[0] for part in given)
 
 
+@pytest.mark.parametrize("override", ["task.name=mine", "stages=[predict]"])
+def test_the_sample_is_not_read_where_it_does_not_belong(override: str) -> None:
+    """A task of the user's own ships no rows; to answer prompts none are needed."""
+    cfg = config("task=qa", override)
+    assert settle_sample(cfg) == []
+    assert not any(cfg["data"][part] for part in ("train", "validation", "test", "preferences", "preferences_test"))
+    assert cfg["data"]["gold"] is None
+
+
 def test_parts_that_a_stage_needs() -> None:
     row = PromptRow(Prompt("p"), references=["r"])
     cfg = config("stages=[sft]")

@@ -36,6 +36,7 @@ def message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     [
         (["ppo.kl_coeff=0.1"], "rlhf-train: there is no option 'ppo.kl_coeff'. Did you mean 'ppo.kl_coef'?\n"),
         (["sft.trainer.max_epoch=1"], "Did you mean 'sft.trainer.max_epochs'?"),
+        (["sft.epochs=3"], "Did you mean 'sft.trainer.max_epochs'?"),
         (["polcy=x"], "Did you mean 'policy'?"),
         (["rewards=chrf", "ppo.rewards.chfr.weight=2"], "Did you mean 'ppo.rewards.chrf.weight'?"),
         (["zzzzzz=x"], "`rlhf-train --cfg job` shows all options"),

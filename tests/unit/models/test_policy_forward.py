@@ -241,6 +241,11 @@ def test_missing_folder_is_a_user_error(tmp_path) -> None:
         Policy.load(ModelSpec(str(tmp_path / "nothing")))
     with pytest.raises(UserError, match=r"config\.json"):
         Policy.load(ModelSpec(str(tmp_path)))
+    for stage in ("ppo", "sft"):  # a run folder
+        (tmp_path / stage / "model").mkdir(parents=True)
+        (tmp_path / stage / "model" / "config.json").touch()
+    with pytest.raises(UserError, match=r"Do you mean .*ppo.model or .*sft.model\?"):
+        Policy.load(ModelSpec(str(tmp_path)))
 
 
 def test_bfloat16_trunk_gives_float32_values(model_dir) -> None:

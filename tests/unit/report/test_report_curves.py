@@ -38,6 +38,8 @@ def test_the_telling_panels_of_ppo_come_first():
     names = ["ppo/loss", "ppo/value_loss", "ppo/entropy", "ppo/kl", "ppo/reward/b", "ppo/score", "ppo/val/chrf"]
     drawn = panels("ppo", dict.fromkeys(names, Curve([0], [1.0])))
     assert [panel.name for panel in drawn] == ["score", "reward/b", "kl", "chrf", "loss", "entropy", "value_loss"]
+    led = panels("ppo", dict.fromkeys(names, Curve([0], [1.0])), leading=["gold", "chrf"])
+    assert [panel.name for panel in led] == ["chrf", "score", "reward/b", "kl", "loss", "entropy", "value_loss"]
 
 
 def test_thin_out_averages_equal_stretches():
