@@ -85,6 +85,7 @@ def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
         raise Interrupted
     figures = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
     describe(run, evaluator, figures)
+    run.results.held_out = len(run.data.test)
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
     score_answers(run)

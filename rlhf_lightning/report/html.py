@@ -69,6 +69,8 @@ def _header(results: RunResults) -> str:
     facts = [results.task]
     if results.seed is not None:
         facts.append(f"seed {results.seed}")
+    if results.held_out is not None:
+        facts.append(f"{results.held_out} held-out rows")
     facts += [f"{stage_title(stage)} {duration(seconds)}" for stage, seconds in results.seconds.items()]
     if results.status != "finished":
         facts.append(results.status)

@@ -44,6 +44,8 @@ class RunResults:
     """The metric that the run is judged by."""
     policies: list[PolicyResult] = field(default_factory=list)
     """In the order of the stages, ``base`` first."""
+    held_out: int | None = None
+    """Rows that the policies were measured on."""
     directions: dict[str, str | None] = field(default_factory=dict)
     """Metric name to ``max``, ``min`` or None: which way is better, if either is."""
     columns: dict[str, list[str]] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class RunResults:
                 PolicyResult(policy.text("name"), policy.optional("model", str), policy.numbers("metrics"))
                 for policy in fields.objects("policies")
             ],
+            held_out=fields.optional("held_out", int),
             directions=fields.optional("directions", dict) or {},
             columns={group: fields.inside("columns").texts(group) for group in COLUMN_GROUPS},
             reward_model=None if content.get("reward_model") is None else fields.numbers("reward_model"),

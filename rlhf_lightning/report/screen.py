@@ -159,7 +159,8 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
     results = RunResults.read(run_dir / "metrics.json")
     console.print()
     seed = "" if results.seed is None else f", seed {results.seed}"
-    console.print(Text(clean(f"{results.task}{seed}"), style="dim"))
+    rows = "" if results.held_out is None else f", {results.held_out} held-out rows"
+    console.print(Text(clean(f"{results.task}{seed}{rows}"), style="dim"))
     console.print(Text(headline(results), style="bold"))
     for caution in cautions(results):
         console.print(Text(caution, style="yellow"))

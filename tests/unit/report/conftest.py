@@ -13,6 +13,7 @@ def make_results(**changes) -> RunResults:
         "seed": 3,
         "stages": ["sft", "reward", "ppo"],
         "objective": "gold",
+        "held_out": 40,
         "policies": [
             PolicyResult("base", "tiny", {"rougeL": 0.10, "ter": 90.0, "gold": 0.31, "kl": 0.0, "length": 30.0}),
             PolicyResult("sft", "sft/model", {"rougeL": 0.42, "ter": 60.0, "gold": 0.52, "kl": 1.5, "length": 12.1}),

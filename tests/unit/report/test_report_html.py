@@ -63,6 +63,7 @@ def test_all_sections(run_dir):
         "Notes",
     ]
     assert "PPO raised gold from 0.520 to 0.710 (+0.190) at KL 3.1; the base model had 0.310." in page.texts
+    assert "summarization · seed 3 · 40 held-out rows" in " ".join(page.texts)
     # sft: loss, rougeL; reward: loss, accuracy; ppo: score, reward/learned, kl
     assert page.tags.count("figure") == page.tags.count("svg") == 7
     assert "36 preference rows dropped: chosen equals rejected" in page.texts

@@ -65,6 +65,7 @@ def test_untrusted_text_is_no_markup(run_dir):
     console = Console(width=200, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     print_report(run_dir, console)
     text = console.file.getvalue()
+    assert "summarization, seed 3, 40 held-out rows" in text
     assert "[bold]markup[/bold]" in text
     assert "\x1b[31m" not in text
 
