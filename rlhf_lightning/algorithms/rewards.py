@@ -33,6 +33,26 @@ def missing_eos_penalty(scores: Tensor, ended: Tensor, penalty: float, mode: Mis
     return torch.where(ended, scores, punished)
 
 
+def leave_one_out(scores: Tensor, size: int) -> Tensor:
+    """Each score less the mean of the other scores of its prompt (RLOO: Ahmadian et al., 2024, arXiv:2402.14740).
+
+    What others got for the same prompt says how hard it is, and doesn't depend on this response: taking it off leaves
+    the expected policy gradient as it is, with less noise.
+
+    Args:
+        scores: (b,); the ``size`` responses to a prompt stand beside each other.
+        size: responses a prompt; 1 leaves the scores as they are.
+
+    Returns:
+        (b,)
+    """
+    if size == 1:
+        return scores
+    groups = scores.view(-1, size)
+    others = (groups.sum(1, keepdim=True) - groups) / (size - 1)
+    return (groups - others).flatten()
+
+
 def token_rewards(scores: Tensor, kl: Tensor | None, mask: Tensor, kl_coef: float) -> Tensor:
     """Reward of each token: ``-kl_coef * kl``, and the score once, on the last response token.
 

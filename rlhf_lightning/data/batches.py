@@ -43,6 +43,11 @@ class PromptBatch(Batch):
     truncated: Tensor
     ids: Tensor
 
+    def repeated(self, times: int) -> PromptBatch:
+        """(times * b) prompts: each this often, the same ones beside each other."""
+        tensors = {f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self) if f.name != "rows"}
+        return replace(self, rows=[row for row in self.rows for _ in range(times)], **tensors)
+
 
 @dataclass(frozen=True)
 class SFTBatch(Batch):

@@ -136,10 +136,9 @@ def check_options(cfg: dict[str, Any]) -> None:
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
-    if "ppo" in cfg["stages"] and ppo["minibatches"] > ppo["loader"]["batch_size"]:
-        raise UserError(
-            f"ppo.minibatches={ppo['minibatches']} is more than the {ppo['loader']['batch_size']} responses of a round"
-        )
+    responses = ppo["loader"]["batch_size"] * ppo["responses_per_prompt"]
+    if "ppo" in cfg["stages"] and ppo["minibatches"] > responses:
+        raise UserError(f"ppo.minibatches={ppo['minibatches']} is more than the {responses} responses of a round")
     if tiny is not None and tiny["hidden"] % tiny["heads"]:
         raise UserError(f"model.tiny.hidden={tiny['hidden']} must be a multiple of model.tiny.heads={tiny['heads']}")
     if not sampling["greedy"] and sampling["temperature"] <= 0:

@@ -21,6 +21,7 @@ from rlhf_lightning.algorithms import (
     entropy,
     gae,
     kl_estimate,
+    leave_one_out,
     masked_mean,
     missing_eos_penalty,
     policy_loss,
@@ -41,7 +42,7 @@ from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 
 CHOICES = {"kl": ("fixed", "adaptive"), "kl_estimator": ("k1", "k2", "k3"), "missing_eos": ("replace", "subtract")}
-AT_LEAST = dict.fromkeys(("epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
+AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
     ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
 )
 ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
@@ -98,6 +99,10 @@ class PPOModule(L.LightningModule):
         kl_target: sequence KL in nats that the adaptive controller aims at.
         kl_horizon: episodes over which it moves.
         kl_estimator: k1, k2 or k3 (`kl_estimate`).
+        responses_per_prompt: to each prompt of a batch. With several, the mean score of the others is taken off each
+            response's score (`leave_one_out`), so that a prompt's difficulty, which a critic can only guess, is no
+            noise any more. Where scores differ more between prompts than within, few prompts with several responses
+            teach more than many with one.
         epochs: passes over each round of responses.
         minibatches: optimizer steps a pass.
         micro_batch_size: responses in memory at once; changes speed and memory, never the result. None is all.
@@ -133,6 +138,7 @@ class PPOModule(L.LightningModule):
         kl_target: float = 6.0,
         kl_horizon: int = 10_000,
         kl_estimator: KLKind = "k1",
+        responses_per_prompt: int = 1,
         epochs: int = 4,
         minibatches: int = 1,
         micro_batch_size: int | None = None,
@@ -169,7 +175,7 @@ class PPOModule(L.LightningModule):
         if evaluator is not None and self.reference is not None:
             evaluator.reference = self.reference
         self.controller = AdaptiveKL(kl_coef, kl_target, kl_horizon) if kl == "adaptive" else FixedKL(kl_coef)
-        self.kl_estimator = kl_estimator
+        self.kl_estimator, self.responses_per_prompt = kl_estimator, responses_per_prompt
         self.epochs, self.minibatches, self.micro_batch_size = epochs, minibatches, micro_batch_size
         self.clip_range, self.value_clip_range, self.vf_coef = clip_range, value_clip_range, vf_coef
         self.gamma, self.lam = gamma, lam
@@ -194,6 +200,7 @@ class PPOModule(L.LightningModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Sample, score, estimate, update."""
         clock = time.perf_counter()
+        batch = batch.repeated(self.responses_per_prompt)
         rollout = collect(
             batch,
             self.policy,
@@ -229,14 +236,14 @@ class PPOModule(L.LightningModule):
 
     @torch.no_grad()
     def level_values(self, rollout: Rollout) -> Rollout:
-        """Let a critic that still says 0 everywhere say the round's mean score instead; its bias is set to that.
+        """Let a critic that still says 0 everywhere say the round's mean gain instead; its bias is set to that.
 
         With lambda below 1, GAE discounts what the values don't foretell. Values of 0 under rewards whose mean is above
         0 would therefore favour short responses until the critic has learnt that mean.
         """
         if rollout.values.any():
             return rollout
-        scores = self.penalised(rollout)
+        scores = self.gains(rollout)
         total = self._sum_over_ranks(torch.stack([scores.sum(), scores.new_tensor(float(len(scores)))]))
         mean = total[0] / total[1]
         (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
@@ -246,6 +253,10 @@ class PPOModule(L.LightningModule):
         """(b,) scores after the penalty for responses that did not end."""
         return missing_eos_penalty(rollout.scores, rollout.ended, self.missing_eos_penalty, self.missing_eos)
 
+    def gains(self, rollout: Rollout) -> Tensor:
+        """(b,) what is optimised: the penalised scores, less what the other responses to the prompt got."""
+        return leave_one_out(self.penalised(rollout), self.responses_per_prompt)
+
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Token rewards and what they are worth.
 
@@ -253,10 +264,10 @@ class PPOModule(L.LightningModule):
             ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the round.
         """
         mask = rollout.response_mask
-        scores = self.penalised(rollout)
+        scores, gains = self.penalised(rollout), self.gains(rollout)
         kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
-        rewards = token_rewards(scores, kl, mask, self.controller.coef)
-        total = rewards.sum(1)
+        rewards = token_rewards(gains, kl, mask, self.controller.coef)
+        penalty = rewards.sum(1) - gains
         if self.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False, all_reduce=self._sum_over_ranks)
         advantages, returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
@@ -265,8 +276,8 @@ class PPOModule(L.LightningModule):
         stats: dict[str, Any] = {
             "score": rollout.scores.mean(),
             "score_penalised": scores.mean(),
-            "total_reward": total.mean(),
-            "non_score_reward": (total - scores).mean(),
+            "total_reward": (scores + penalty).mean(),
+            "non_score_reward": penalty.mean(),
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
             "explained_variance": 1 - error / spread.clamp(min=1e-8),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlhf_lightning.algorithms import missing_eos_penalty, token_rewards
+from rlhf_lightning.algorithms import leave_one_out, missing_eos_penalty, token_rewards
 
 MASK = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
 
@@ -43,3 +47,35 @@ def test_missing_eos_both_modes() -> None:
         assert missing_eos_penalty(scores, ended, 0.0, mode).tolist() == [3, 4, -7]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="replace"):
         missing_eos_penalty(scores, ended, 1.0, "drop")  # type: ignore[arg-type]
+
+
+def test_leave_one_out_by_hand() -> None:
+    """Two prompts of three responses: each less the mean of the other two."""
+    gains = leave_one_out(torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0]), 3)
+    assert gains.tolist() == [-3.0, -1.5, 4.5, -1.5, -1.5, 3.0]
+    scores = torch.tensor([1.0, 2.0])
+    assert leave_one_out(scores, 1) is scores
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.floats(-100, 100))
+def test_leave_one_out_sees_no_difficulty(scores: list[float], difficulty: float) -> None:
+    """What is added to all responses to a prompt changes nothing, and the gains of a prompt sum to 0."""
+    plain = torch.tensor(scores, dtype=torch.float64)
+    gains = leave_one_out(plain, len(scores))
+    torch.testing.assert_close(leave_one_out(plain + difficulty, len(scores)), gains, atol=1e-9, rtol=0)
+    assert gains.sum().item() == pytest.approx(0, abs=1e-9)
+
+
+def test_leave_one_out_keeps_the_expected_gradient() -> None:
+    """Over all pairs of draws from a policy over three answers, weighted by their chance, it is the true one."""
+    logits = torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    rewards = torch.tensor([1.0, 4.0, -2.0], dtype=torch.float64)
+    logprobs = logits.log_softmax(0)
+    (true,) = torch.autograd.grad((logprobs.exp() * rewards).sum(), logits, retain_graph=True)
+    estimate = torch.zeros(())
+    for pair in itertools.product(range(3), repeat=2):
+        drawn = list(pair)
+        chance = logprobs[drawn].sum().exp().detach()
+        estimate = estimate + chance * (leave_one_out(rewards[drawn], 2) * logprobs[drawn]).mean()
+    (found,) = torch.autograd.grad(estimate, logits)
+    torch.testing.assert_close(found, true)

@@ -295,6 +295,32 @@ def test_everything_is_logged(make_policy, make_trainer) -> None:
         assert logged["ppo/non_score_reward"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_responses_to_a_prompt(kind: str, make_policy, make_trainer) -> None:
+    """Each prompt is answered so often, its answers side by side; what is optimised is the gain over the others."""
+    policy = make_policy(kind)
+    seen: list[Any] = []
+    original = policy.complete
+
+    def watched(batch, sampling):
+        answers = original(batch, sampling)
+        seen.append((batch, answers))
+        return answers
+
+    policy.complete = watched
+    _, trainer, rounds = train(make_trainer, policy, responses_per_prompt=3, minibatches=2, kl_coef=0.0)
+    (batch, answers), *_ = seen
+    assert len(batch.rows) == len(answers.texts) == 12
+    for first in range(0, 12, 3):
+        assert batch.rows[first] is batch.rows[first + 1] is batch.rows[first + 2]
+        assert (batch.prompt_ids[first : first + 3] == batch.prompt_ids[first]).all()
+    assert len({tuple(row) for row in answers.ids.tolist()}) > 4  # drawn one by one, not copied
+    assert trainer.global_step == 2
+    assert math.isfinite(rounds[0]["ppo/loss"])
+    assert rounds[0]["ppo/total_reward"] == pytest.approx(rounds[0]["ppo/score_penalised"])
+    assert rounds[0]["ppo/values"] == pytest.approx(0, abs=1e-6)  # gains are 0 on average, and the critic knows it
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("replace", -2.0), ("subtract", -1.9)])
 def test_missing_end_is_punished_in_the_stage(mode: str, expected: float, make_policy, make_trainer) -> None:
     """Checklist 16: responses of one token that never end score -penalty, or 0.1 - penalty."""
