@@ -157,20 +157,21 @@ class RowFormat:
         """Of the columns that a row needs those that it lacks, with a guess at which of its own are meant."""
         lacking = [name for name in dict.fromkeys(names) if name not in record.values]
         free = [str(k) for k in record.values if k not in names]
-        hints, mapping = [], []
+        hints, mapping = [], dict(record.renamed)
         for name in lacking:
             close = difflib.get_close_matches(name, free, n=1, cutoff=0.5)
             if close:
                 hints.append(repr(close[0]))
                 free.remove(close[0])
-            mapping.append(f"{name}: {close[0] if close else 'YOUR_COLUMN'}")
+            mapping[name] = mapping.pop(close[0], close[0]) if close else "YOUR_COLUMN"
         none = (
             f"is no column {lacking[0]!r}" if len(lacking) == 1 else f"are no columns {', '.join(map(repr, lacking))}"
         )
         hint = f" Did you mean {', '.join(hints)}?" if hints else ""
+        option = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
         return UserError(
             f"{record.place}: there {none}; the columns are {', '.join(map(str, record.values))}.{hint} "
-            f"Map it with data.columns={{{', '.join(mapping)}}}, or name a headerless file's columns in a list."
+            f"Map it with data.columns={{{option}}}, or name a headerless file's columns in a list."
         )
 
     def _asked(self, record: Record) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,10 +31,15 @@ skips one)."""
 
 @dataclass(frozen=True)
 class Record:
-    """One row as the file has it, and where it came from (``train.tsv, line 12``)."""
+    """One row as the file has it, and where it came from (``train.tsv, line 12``).
+
+    Attributes:
+        renamed: ``{our column: the file's}`` of the values that were renamed.
+    """
 
     place: str
     values: dict[str, Any]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 OnBad = Callable[[UserError], None]
@@ -126,7 +131,8 @@ class Renames:
         self.known |= dict.fromkeys(record.values)
         ours = {ours: record.values[theirs] for ours, theirs in self.columns.items() if theirs in record.values}
         taken = {self.columns[name] for name in ours}
-        return Record(record.place, {k: v for k, v in record.values.items() if k not in taken} | ours)
+        values = {k: v for k, v in record.values.items() if k not in taken} | ours
+        return Record(record.place, values, {name: self.columns[name] for name in ours})
 
     def check(self) -> None:
         """Raise a `UserError` for a column that was in none of the records."""

@@ -144,6 +144,11 @@ def load_task_data(
     reader = _Reader(columns, encoding, on_bad_row, limit, seed, notes)
     key = group_key(group)
     data = TaskData(notes=notes)
+    if "\\n" in format.prompt:
+        notes.append(
+            "task.format.prompt holds a backslash followed by n, which is no line break: write one in a YAML file "
+            "between double quotes, or on the command line as it is"
+        )
 
     def hold_out(rows: Sequence[Row], name: str, size: float) -> tuple[list[Row], list[Row]]:
         try:

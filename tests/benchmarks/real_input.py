@@ -198,7 +198,7 @@ def _lora_rows(name: str, data: Path, out: Path) -> tuple[Path, Path, list[str],
         ]
         rows = random.sample([r for r in rows if len(r["document"]) < 900], 200)
         answer, prompt = "references", ("document",)
-        extra = ["task=summarization", 'task.format.prompt="{document}\\nSummarize this in one sentence."']
+        extra = ["task=summarization", 'task.format.prompt="{document}\nSummarize this in one sentence."']
         extra += ["task.max_prompt_tokens=224", "task.max_completion_tokens=40"]
         figures = ["rouge1", "rouge2", "rougeL"]
     else:
@@ -219,7 +219,7 @@ def _lora_rows(name: str, data: Path, out: Path) -> tuple[Path, Path, list[str],
         answer, prompt = "answers", ("context", "question")
         extra = [
             "task=qa",
-            'task.format.prompt="{context}\\n{question} Answer with words of the text."',
+            'task.format.prompt="{context}\n{question} Answer with words of the text."',
             "data.group=title",
         ]
         extra += ["task.max_prompt_tokens=224", "task.max_completion_tokens=24"]

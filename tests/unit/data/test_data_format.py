@@ -172,6 +172,9 @@ def test_format_names_all_missing_columns_and_guesses_each_once():
         UserError, match=r"data\.columns=\{references: YOUR_COLUMN\}"
     ):  # never the document's own column
         FORMAT.prompt_row(record(document="d"))
+    renamed = Record("f", {"documnt": "d", "title": "t", "references": "r"}, {"documnt": "article", "title": "head"})
+    with pytest.raises(UserError, match=r"data\.columns=\{title: head, document: article\}"):  # the whole option
+        FORMAT.prompt_row(renamed)
     with pytest.raises(UserError, match="no columns 'chosen', 'rejected'"):
         FORMAT.preference_row(record(document="d"))
     with pytest.raises(UserError, match="no column 'title'"):  # a row with a prompt of its own needs no document

@@ -128,6 +128,12 @@ def test_sources_without_train(write):
     assert load_task_data(FORMAT).notes == []
 
 
+def test_sources_tell_of_a_line_break_that_is_none():
+    (note,) = load_task_data(RowFormat(r"{prompt}\nAnswer:")).notes
+    assert "no line break" in note
+    assert load_task_data(RowFormat("{prompt}\nAnswer:")).notes == []
+
+
 def test_sources_preferences(write):
     rows = [{"source": f"s{i // 3}", "chosen": "a", "rejected": "b"} for i in range(90)]
     rows += [{"source": "same", "chosen": "a", "rejected": "a"}] * 4
