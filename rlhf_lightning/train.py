@@ -54,6 +54,7 @@ def _quieten() -> None:
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own: each line came twice
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     unneeded = (

@@ -21,8 +21,16 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 
 def explain(error: Exception) -> str:
     """One message for a Hydra or OmegaConf error: what is wrong, and the nearest thing there is."""
+    from hydra.errors import OverrideParseException
+
     text = str(error).strip()
     first = text.split("\n")[0]
+    if isinstance(error, OverrideParseException):
+        reason = next(line for line in text.split("\n") if not line.startswith("Error parsing override"))
+        return (
+            f"{error.override!r} can't be read as an option ({reason}). It is NAME=VALUE; lists are 'NAME=[a,b]', and "
+            "a text with braces, commas or brackets needs two pairs of quotes: 'NAME=\"{text}, ...\"'."
+        )
     option = re.search(r"Could not override '([^']+)'", text)
     if option:
         return f"there is no option {option[1]!r}.{_nearest_option(option[1])}"

@@ -112,7 +112,10 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{_loading(spec.name)}: {reason} Check the name, or the connection to the hub.") from error
+        where = "" if folder.exists() else f" There is no folder {name} here, so it was looked for on the hub."
+        raise UserError(
+            f"{_loading(spec.name)}: {reason}{where} Check the name, or the connection to the hub."
+        ) from error
     for key, value in config.to_dict().items():
         if ("dropout" in key or "pdrop" in key) and isinstance(value, (int, float)) and not isinstance(value, bool):
             setattr(config, key, 0.0)

@@ -18,10 +18,19 @@ PLAIN_WORDS = {
     "non_score_reward": "KL penalty",
     "kl": "KL from the reference policy",
     "kl_coef": "KL coefficient",
+    "kl_k3": "KL from the reference policy, k3 estimate",
+    "logprob_gap": "Largest change of a log-probability before the first update",
+    "score_penalised": "Score less the penalty for a missing end",
+    "values": "Mean of the critic's values",
     "entropy": "Entropy of the policy",
     "length": "Response length in tokens",
     "eos_rate": "Share of responses that end",
     "accuracy": "Accuracy",
+    "accuracy_chosen_longer": "Accuracy where the chosen one is longer",
+    "accuracy_chosen_shorter": "Accuracy where the chosen one is shorter",
+    "calibration_error": "Calibration error",
+    "token_accuracy": "Accuracy of the next token",
+    "gap": "Score of the chosen less that of the rejected",
     "margin": "Margin between chosen and rejected",
     "longer_wins": "Accuracy of “the longer one wins”",
     "perplexity": "Perplexity",
@@ -30,7 +39,7 @@ PLAIN_WORDS = {
     "approx_kl": "KL of one update",
     "clip_fraction": "Share of clipped policy ratios",
     "value_clip_fraction": "Share of clipped values",
-    "ratio_mean": "Mean policy ratio",
+    "ratio": "Mean policy ratio",
     "ratio_var": "Variance of the policy ratio",
     "explained_variance": "Variance explained by the critic",
     "grad_norm": "Gradient norm",
@@ -45,7 +54,12 @@ PLAIN_WORDS = {
     "ter": "TER",
     "f1": "F1",
     "exact_match": "Exact match",
-    "copied": "Share of words copied from the prompt",
+    "token_f1": "F1 over tokens",
+    "precision": "Precision",
+    "recall": "Recall",
+    "unparsed": "Share of answers that are no label",
+    "prompt_truncated": "Share of prompts that were shortened",
+    "copied": "Share of words in runs of three or more from the prompt",
     "prompt_echo": "Share that echo the prompt",
     "empty_rate": "Share of empty completions",
     "longest_repeat": "Longest repetition in words",
@@ -171,7 +185,7 @@ def headline(results: RunResults) -> str:
     """The result in one sentence: "PPO raised gold from 0.520 to 0.710 (+0.190) at KL 3.1; ..."."""
     column = headline_metric(results)
     if column is None:
-        return "No policy has been evaluated."
+        return "Nothing was to be measured." if results.stages == ["predict"] else "No policy has been evaluated."
     last = len(results.policies) - 1
     policy, value, metric = stage_title(results.policies[last].name), column.text(last), clean(column.name)
     change = column.change(last)

@@ -43,7 +43,7 @@ def message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["task=translatoin"], "rlhf-train: there is no task 'translatoin'. Did you mean task=translation?"),
         (["task=zzz"], "There are: classification, qa, summarization, translation."),
         (["optimizer@sft.optimizer=adamx"], "Did you mean optimizer=adam"),
-        (["ppo.epochs=[1"], "rlhf-train: "),
+        (["ppo.epochs=[1"], "rlhf-train: 'ppo.epochs=[1' can't be read as an option"),
         (["task=null"], "a group can't be null"),
     ],
 )

@@ -33,6 +33,8 @@ def test_headline_of_partial_results(results):
     assert headline(results) == "SFT has gold 0.520."
     results.policies = []
     assert headline(results) == "No policy has been evaluated."
+    results.stages = ["predict"]
+    assert headline(results) == "Nothing was to be measured."
 
 
 def test_headline_without_change_or_objective(results):
