@@ -101,8 +101,7 @@ class PPOModule(L.LightningModule):
         kl_estimator: k1, k2 or k3 (`kl_estimate`).
         responses_per_prompt: to each prompt of a batch. With several, the mean score of the others is taken off each
             response's score (`leave_one_out`), so that a prompt's difficulty, which a critic can only guess, is no
-            noise any more. Where scores differ more between prompts than within, few prompts with several responses
-            teach more than many with one.
+            noise any more: it helps where scores differ more between prompts than within.
         epochs: passes over each round of responses.
         minibatches: optimizer steps a pass.
         micro_batch_size: responses in memory at once; changes speed and memory, never the result. None is all.
