@@ -116,11 +116,16 @@ def prompt_batch(rows: Sequence[tuple[int, PromptRow]], codec: Codec) -> PromptB
 
 @dataclass(frozen=True)
 class EncodedSFT:
-    """A demonstration as ids; each prompt token's loss has weight ``prompt_weight``."""
+    """A demonstration as ids; each prompt token's loss has weight ``prompt_weight``.
+
+    ``shortened`` says that the prompt lost text, ``cut`` that the completion lost its end.
+    """
 
     prompt: list[int]
     response: list[int]
     prompt_weight: float = 0.0
+    shortened: bool = False
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -128,9 +133,9 @@ class EncodedSFT:
 
 def encode_sft(row: SFTRow, codec: Codec, prompt_weight: float = 0.0) -> EncodedSFT:
     """Ids of a demonstration."""
-    return EncodedSFT(
-        codec.encode_prompt(row.prompt).ids, codec.encode_completion(row.prompt, row.completion), prompt_weight
-    )
+    prompt, response = codec.encode_prompt(row.prompt), codec.encode_completion(row.prompt, row.completion)
+    cut = codec.kind != "encoder" and response[-1] != codec.eos_id
+    return EncodedSFT(prompt.ids, response, prompt_weight, prompt.truncated, cut)
 
 
 def sft_batch(rows: Sequence[EncodedSFT], codec: Codec) -> SFTBatch:

@@ -158,7 +158,11 @@ class Codec:
 
         try:
             ids = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
+                messages,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+                enable_thinking=False,  # Qwen3's would fill a short answer; templates that don't know it pass over it
             )
         except TemplateError as error:  # a template may refuse system messages, or two turns of one role
             roles = ", ".join(message["role"] for message in messages)

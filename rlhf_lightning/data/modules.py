@@ -112,6 +112,16 @@ class SFTDataModule(_PromptValidation):
         self.train = [encode_sft(row, codec, prompt_loss_weight) for row in train]
         self.batch_size, self.group_by_length, self.seed = batch_size, group_by_length, seed
 
+    def losses(self) -> list[str]:
+        """What the limits took off the demonstrations, in words; nothing where all fit."""
+        shortened, cut = sum(row.shortened for row in self.train), sum(row.cut for row in self.train)
+        of = f"of {len(self.train)}"
+        limits = self.codec.max_prompt, self.codec.max_completion
+        told = [f"{shortened} {of} prompts have more than {limits[0]} tokens and are shortened"] * bool(shortened)
+        return told + [
+            f"{cut} {of} completions have more than {limits[1]} tokens and lose their end, which is then not learnt"
+        ] * bool(cut)
+
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""
         ranks = self.trainer.world_size if self.trainer is not None else 1

@@ -89,7 +89,7 @@ def _loading(name: str) -> str:
 
 
 def load_config(spec: ModelSpec) -> PretrainedConfig:
-    """The model's config, with every dropout set to 0.
+    """The model's config, with every dropout (and layerdrop) set to 0.
 
     Dropout would make the log-probabilities of sampling and update differ, so that PPO's ratio does not start at 1.
 
@@ -117,7 +117,11 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
             f"{_loading(spec.name)}: {reason}{where} Check the name, or the connection to the hub."
         ) from error
     for key, value in config.to_dict().items():
-        if ("dropout" in key or "pdrop" in key) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if (
+            ("dropout" in key or "pdrop" in key or "layerdrop" in key)
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+        ):
             setattr(config, key, 0.0)
     return config
 
@@ -164,8 +168,25 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_window(config: PretrainedConfig, codec: Codec, name: str) -> None:
+FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "data2vec-text",
+    "mpnet",
+)
+"""Model types whose first position is the one after the padding's id."""
+
+
+def check_window(config: PretrainedConfig, codec: Codec, name: str, one_text: bool = False) -> None:
     """Refuse limits that exceed the positions a model has.
+
+    Args:
+        config, codec: the model's.
+        name: for the message.
+        one_text: prompt and completion are read as one text, as a reward model does, also by an encoder-decoder model.
 
     Raises:
         UserError: naming both numbers.
@@ -173,7 +194,9 @@ def check_window(config: PretrainedConfig, codec: Codec, name: str) -> None:
     window = getattr(config, "max_position_embeddings", None)
     if window is None or window <= 0:
         return  # T5's positions are relative
-    if codec.kind == "seq2seq":  # prompt and completion have positions of their own
+    if config.model_type in FROM_PADDING:
+        window -= (config.pad_token_id or 0) + 1
+    if codec.kind == "seq2seq" and not one_text:  # prompt and completion have positions of their own
         if max(codec.max_prompt, codec.max_completion) > window:
             raise UserError(
                 f"task.max_prompt_tokens = {codec.max_prompt} or task.max_completion_tokens = {codec.max_completion} "
@@ -201,7 +224,7 @@ def from_pretrained(auto_class: Any, spec: ModelSpec, config: PretrainedConfig, 
         return _with_adapter(auto_class, spec, config, folder, **kwargs)
     try:
         model = auto_class.from_pretrained(
-            str(folder) if folder.exists() else spec.name,
+            str(folder.resolve()) if folder.exists() else spec.name,  # an adapter remembers it
             config=config,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,

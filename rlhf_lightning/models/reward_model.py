@@ -106,7 +106,7 @@ class RewardModel(nn.Module):
         config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         config.pad_token_id = codec.pad_id
-        check_window(config, codec, spec.name)
+        check_window(config, codec, spec.name, one_text=True)
         model = from_pretrained(
             AutoModelForSequenceClassification, spec, config, ignore_mismatched_sizes=fresh_head and trained
         )

@@ -83,6 +83,9 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
     except KeyboardInterrupt:
         run.results.status = "interrupted"
         raise
+    except Exception:
+        run.results.status = "failed"
+        raise
     finally:
         finish(run)
     last = run.results.policies[-1].metrics if run.results.policies else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlhf_lightning.models.loading import check_window, load_config, load_tokeni
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
-from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
 from rlhf_lightning.rewards import LearnedReward, RewardMix
 from rlhf_lightning.tasks import sample_files
 
@@ -65,6 +66,19 @@ def check_stages(cfg: dict[str, Any]) -> None:
             raise UserError("ppo has no reward: choose some, such as rewards=learned or rewards=[chrf,bleu]")
     if "predict" in stages and cfg["predict"]["input"] is None:
         raise UserError("the stage predict needs predict.input=FILE, a file of prompts")
+    if "predict" in stages and cfg["predict"]["output"] is not None:
+        _check_output(Path(cfg["predict"]["output"]))
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a file that can't be written, before what goes into it is made."""
+    if path.is_dir():
+        raise UserError(f"predict.output={path} can't be written: it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"predict.output={path} can't be written: {error.strerror}") from error
 
 
 def settle_sample(cfg: dict[str, Any]) -> list[str]:
@@ -166,7 +180,7 @@ def check_models(run: Run) -> None:
         config = load_config(spec)
         limits = run.limits
         codec = Codec(load_tokenizer(spec), model_kind(config, spec), limits["max_prompt"], limits["max_completion"])
-        check_window(config, codec, spec.name)
+        check_window(config, codec, spec.name, one_text=True)
     if cfg["reward_model"] is not None:
         run.reward_model = RewardModel.load(
             ModelSpec(cfg["reward_model"], trust_remote_code=cfg["model"]["trust_remote_code"]), **run.limits
@@ -174,6 +188,16 @@ def check_models(run: Run) -> None:
     if "ppo" in stages and cfg["ppo"]["critic"] not in ("shared", "separate"):
         load_config(ModelSpec(cfg["ppo"]["critic"]))
     gold_functions(run)
+    if "predict" in stages and run.asked and (mix := prediction_rewards(run)):
+        answered = {name: reward for name, reward in mix.items() if not isinstance(reward, LearnedReward)}
+        if answered:
+            try:
+                RewardMix(answered).each(run.asked[:2], ["an answer"] * len(run.asked[:2]), torch.device("cpu"))
+            except UserError as error:
+                raise UserError(
+                    f"predictions of {cfg['predict']['input']} can't be scored: {error} Predict in a run of its own, "
+                    "stages=[predict] with other rewards: rewards=learned scores by a reward model, where one is given."
+                ) from error
     known = [*run.data.prompts, *run.data.validation]
     rows = known[:2] + [row for row in known[2:] if not row.references][:1]
     if "ppo" in stages and rows:

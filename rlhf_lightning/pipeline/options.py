@@ -210,6 +210,8 @@ def _check_model(model: dict[str, Any], where: str) -> None:
     check_call(model, where, without=("tiny", "recommended", *(("name",) if made else ())), given=("name",) * made)
     if made:
         check_call(model["tiny"], f"{where}.tiny")
+    if isinstance(rank := _at(model, "lora.r"), int) and rank < 0:
+        raise UserError(f"{where}.lora.r must be at least 0 (0 is no adapter), not {rank}")
 
 
 def _at(cfg: dict[str, Any], path: str) -> Any:

@@ -132,7 +132,7 @@ def fit(
     save: Callable[[Path], Any],
     callbacks: Sequence[L.Callback] = (),
 ) -> dict[str, Any]:
-    """Train, and save the model: also after Ctrl-C, which then ends the run.
+    """Train, and save the model: also after Ctrl-C or a reward that fails, which then ends the run.
 
     Args:
         run: the run.
@@ -146,17 +146,21 @@ def fit(
         The last value of everything logged.
 
     Raises:
-        UserError: if not one optimizer step was taken.
+        UserError: if not one optimizer step was taken, or what stopped the training.
     """
     alarms = Alarms()
     trainer = make_trainer(run, stage, options, [alarms, LogSamples(stage), *callbacks])
-    interrupted = False
+    interrupted, failure = False, None
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
         interrupted = True
+    except UserError as error:
+        if not trainer.global_step:
+            raise
+        failure = error
     interrupted = interrupted or trainer.interrupted
     if not trainer.global_step and not interrupted:
         raise UserError(
@@ -168,6 +172,9 @@ def fit(
     save(run.dir / stage / "model")
     trainer.strategy.barrier()
     finish_wandb(run)
+    if failure is not None:
+        run.results.notes.append(f"{stage} failed after {trainer.global_step} optimizer steps: {failure}")
+        raise failure
     if interrupted:
         run.results.notes.append(f"{stage} was interrupted after {trainer.global_step} optimizer steps")
         raise Interrupted
@@ -180,6 +187,13 @@ def finish_wandb(run: Run) -> None:
         import wandb
 
         wandb.finish()
+
+
+def tell(run: Run, notes: Sequence[str]) -> None:
+    """Say something now, and again in the report."""
+    for note in notes:
+        say(f"Note: {note}")
+    run.results.notes += notes
 
 
 @rank_zero_only

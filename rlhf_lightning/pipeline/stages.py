@@ -27,9 +27,9 @@ from rlhf_lightning.pipeline.measure import (
     score_answers,
     task_metrics,
 )
-from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, say
+from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, say, tell
 from rlhf_lightning.report.results import write_atomic
-from rlhf_lightning.rewards import LearnedReward, RewardMix
+from rlhf_lightning.rewards import LearnedReward, MetricReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 
 
@@ -68,6 +68,7 @@ def run_sft(run: Run) -> None:
     evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
     module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
+    tell(run, [f"sft: {text}; see task.max_prompt_tokens, task.max_completion_tokens" for text in data.losses()])
     fit(run, "sft", module, data, options, partial(save_once, run.policy))
     run.spec = run.spec.at(run.dir / "sft" / "model")
     measure(run, "sft", "sft/model")
@@ -161,13 +162,16 @@ def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
 def separate_critic(run: Run, critic: str, policy: Policy) -> Policy | None:
     """A critic apart from the policy: from a reward model where that reads the policy's tokens, else from the policy.
 
+    A reward model foretells scores. With several responses to a prompt the gain over the others is what counts, which
+    is 0 on average: the critic then starts from the policy too.
+
     Raises:
         UserError: if a reward model was named that doesn't.
     """
     if critic == "shared":
         return None
     named = RewardModel.load(ModelSpec(critic), **run.limits) if critic != "separate" else None
-    start = named or run.reward_model
+    start = named or (run.reward_model if run.cfg["ppo"]["responses_per_prompt"] == 1 else None)
     if start is not None and _same_tokens(start, policy):
         return Policy.critic_from(start)
     if named is not None:
@@ -187,8 +191,21 @@ def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
     return read_prompts(cfg["predict"]["input"], form, data["columns"], data["encoding"], on_bad_row, notes)
 
 
+def prediction_rewards(run: Run) -> dict[str, Reward]:
+    """What predictions are scored by: the chosen rewards and the reward model; metrics only if rows have references."""
+    compared = all(row.references for row in run.asked)
+    rewards = {name: r for name, r in functions(run).items() if compared or not isinstance(r, MetricReward)}
+    if run.reward_model is not None and not any(isinstance(r, LearnedReward) for r in rewards.values()):
+        rewards["learned"] = LearnedReward(run.reward_model)
+    return rewards
+
+
 def run_predict(run: Run) -> None:
-    """Answer a file of prompts, and score the answers where there is a reward model."""
+    """Answer a file of prompts, and score the answers by every reward there is.
+
+    Raises:
+        UserError: if a reward fails; the answers are then written without rewards.
+    """
     cfg = run.cfg["predict"]
     assert run.policy is not None
     trainer = make_trainer(run, "predict", {}, [], logger=False)
@@ -202,8 +219,13 @@ def run_predict(run: Run) -> None:
     samples = of_all_ranks([s for batch in batches or [] for s in batch], trainer)
     texts = [s.completion for s in samples]
     scores: dict[str, torch.Tensor] = {}
-    if run.reward_model is not None:
-        scores["learned"] = LearnedReward(run.reward_model).score([s.row.prompt for s in samples], texts).cpu()
+    failure = None
+    if rewards := prediction_rewards(run):
+        device = run.reward_model.device if run.reward_model is not None else torch.device("cpu")
+        try:
+            scores = RewardMix(rewards).each([s.row for s in samples], texts, device)
+        except UserError as error:
+            failure = error
     lines = [
         json.dumps(
             {**s.row.meta, "prompt": s.row.prompt.text, "completion": s.completion}
@@ -214,8 +236,12 @@ def run_predict(run: Run) -> None:
         for i, s in enumerate(samples)
     ]
     if not is_rank_zero():
+        if failure is not None:
+            raise failure
         return
     path = Path(cfg["output"] or run.dir / "predict" / "predictions.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "\n".join(lines) + "\n")
     say(f"{len(lines)} completions in {path}")
+    if failure is not None:
+        raise failure

@@ -55,7 +55,8 @@ class Evaluator(nn.Module):
         self.guardrails = Guardrails()
         self.rewards, self.reference = rewards, reference
         self.sampling = sampling or Sampling(greedy=True)
-        self.means = nn.ModuleDict({name: MeanMetric() for name in [*(rewards.rewards if rewards else {}), "kl"]})
+        self.means = nn.ModuleDict({name: MeanMetric() for name in (rewards.rewards if rewards else {})})
+        self.kl = MeanMetric()
         self.seen = 0
         self.source: dict[str, Metric] = {}
         """Which metric gave each of the measures that `compute` named."""
@@ -75,7 +76,7 @@ class Evaluator(nn.Module):
                 self.means[name].update(values)  # type: ignore[operator]
         if self.reference is not None and isinstance(policy, Policy):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
-            self.means["kl"].update(kl)  # type: ignore[operator]
+            self.kl.update(kl)
         return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
 
     def _firsts(self, ids: Tensor, trainer: L.Trainer) -> list[int]:
@@ -98,10 +99,12 @@ class Evaluator(nn.Module):
             metric.reset()  # type: ignore[operator]
         results |= {key: float(v) for key, v in self.guardrails.compute().items()}
         self.guardrails.reset()
+        if self.reference is not None:
+            results["kl"] = float(self.kl.compute())
+        self.kl.reset()
         for name, mean in self.means.items():
-            if name != "kl" or self.reference is not None:
-                key = name if name not in results else f"reward/{name}"
-                results[key] = float(mean.compute())  # type: ignore[operator]
+            key = name if name not in results else f"reward/{name}"
+            results[key] = float(mean.compute())  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
         self.seen = 0
         return results
