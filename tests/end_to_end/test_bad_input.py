@@ -187,7 +187,33 @@ def test_a_reward_that_fails_on_answers_says_so_at_the_end(tmp_path: Path) -> No
     assert result.returncode == 2
     assert re.search(r"the reward .function. failed in \S*picky.py, line 2: ValueError: too many", result.stderr)
     assert "Traceback" not in result.stderr
-    assert metrics(tmp_path / "run")["status"] != "finished"
+    assert metrics(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_reward_that_fails_late_keeps_the_policy_so_far(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "calls = 0\ndef mine(prompts, completions, references, meta):\n    global calls\n    calls += 1\n"
+        "    if calls > 5: raise ValueError('enough')\n    return [0.0] * len(completions)\n"
+    )
+    options = ["task=qa", "stages=[sft,ppo]", "rewards=function", "ppo.rewards.function.path=late.mine", *SMALL]
+    result = run(tmp_path, *options, "ppo.updates=20", "ppo.trainer.val_check_interval=100")
+    assert result.returncode == 2
+    assert "ValueError: enough" in result.stderr
+    assert (tmp_path / "run" / "ppo" / "model" / "model.safetensors").is_file()
+    results = metrics(tmp_path / "run")
+    assert results["status"] == "failed"
+    assert any("ppo failed after" in note for note in results["notes"])
+
+
+def test_predictions_that_can_not_be_written_or_scored(refused, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def mine(prompts, completions, references, meta): return references[9]\n")
+    write(tmp_path / "asked.jsonl", [{"prompt": "what?"}])
+    (tmp_path / "folder").mkdir()
+    ask = ["task=qa", "stages=[sft,predict]", "predict.input=asked.jsonl"]
+    assert "predict.output=folder can't be written" in refused(*ask, "predict.output=folder")
+    assert "predict.output=asked.jsonl/x can't be written" in refused(*ask, "predict.output=asked.jsonl/x")
+    message = refused(*ask, "rewards=function", "ppo.rewards.function.path=mine.mine")
+    assert "predictions of asked.jsonl can't be scored" in message
 
 
 def test_one_bad_job_does_not_end_a_sweep(tmp_path: Path) -> None:

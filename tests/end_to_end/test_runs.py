@@ -68,6 +68,24 @@ def test_a_task_through_all_stages(task: str, tmp_path: Path) -> None:
     check_run_folder(tmp_path / "run")
 
 
+def test_each_stage_learns_from_the_one_before(tmp_path: Path) -> None:
+    """With a budget that teaches something: SFT raises the gold score, PPO its reward, whose parts have weights."""
+    budget = ["model.tiny.hidden=64", "sft.trainer.max_epochs=5", "reward.trainer.max_epochs=1", "ppo.updates=40"]
+    rewards = ["rewards=[learned,constant]", "ppo.rewards.learned.weight=0.5", "ppo.rewards.constant.weight=3"]
+    more = ["ppo.rewards.constant.value=1", "ppo.trainer.val_check_interval=100"]
+    ok(run(tmp_path, "task=classification", *budget, *rewards, *more, "logger=csv", "trainer=cpu", "hydra.run.dir=run"))
+    base, sft, ppo = (policy["metrics"] for policy in metrics(tmp_path / "run")["policies"])
+    assert sft["gold"] > base["gold"] + 0.2
+    assert ppo["learned"] > sft["learned"]
+    with (tmp_path / "run" / "ppo" / "metrics.csv").open(encoding="utf-8") as file:
+        first, *rest = [row for row in csv.DictReader(file) if row["ppo/score"]]
+    for row in (first, *rest):
+        expected = 0.5 * float(row["ppo/reward/learned"]) + 3 * float(row["ppo/reward/constant"])
+        assert float(row["ppo/score"]) == pytest.approx(expected, abs=1e-4)
+    # PPO starts where SFT ended: its first answers, though sampled, are scored much like SFT's.
+    assert abs(float(first["ppo/reward/learned"]) - sft["learned"]) < abs(base["learned"] - sft["learned"]) / 2
+
+
 def test_an_encoder_decoder_with_several_rewards_and_a_separate_critic(tmp_path: Path) -> None:
     options = ["task=translation", "model=tiny_seq2seq", "rewards=[learned,chrf,constant]", "ppo.critic=separate"]
     optimizers = ["optimizer@sft.optimizer=adafactor", "schedule@ppo.schedule=constant"]
@@ -286,6 +304,8 @@ def test_the_wheel_holds_configs_and_samples(tmp_path: Path) -> None:
             name = path.relative_to(source).as_posix()
             assert (name if home is None else f"rlhf_lightning/{name}") in held
     # As the console script does, but from the wheel: the editable installation would come after it on the path.
+    (entries,) = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
+    assert "rlhf-train = rlhf_lightning.train:main" in entries.read_text(encoding="utf-8")
     script = "import sys; from rlhf_lightning.train import main, __file__ as f; print(f); sys.exit(main())"
     command = [sys.executable, "-c", script, "task=classification", "stages=[sft]", *SMALL]
     env = environment(PYTHONPATH=str(tmp_path / "site"))

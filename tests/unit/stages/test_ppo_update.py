@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_models import KINDS, length_reward, rows, with_noise_in_padding
 
 from rlhf_lightning import optim
-from rlhf_lightning.algorithms import policy_loss, token_logprobs, value_loss
+from rlhf_lightning.algorithms import gae, policy_loss, token_logprobs, value_loss
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, LoraSpec
@@ -210,7 +210,7 @@ def test_two_steps_by_hand(make_policy, make_trainer) -> None:
                 output = model(*inputs, with_values=True)
                 logprobs = token_logprobs(output.logits, rollout.response_ids, 0.7)
                 loss = policy_loss(logprobs, rollout.logprobs, advantages, mask, 0.2)[0]
-                loss = loss + 0.1 * value_loss(output.values, rollout.values, returns, mask, 0.2)[0]
+                loss = loss + 0.1 * value_loss(output.values, rollout.values, returns, mask, 1e-3)[0]
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -219,10 +219,57 @@ def test_two_steps_by_hand(make_policy, make_trainer) -> None:
 
     policy = make_policy(wild_head=True)
     options = {"epochs": 2, "micro_batch_size": 1, "optimizer": sgd, "schedule": optim.constant, "lr": 0.05}
-    module = Spy(policy, {"length": length_reward}, **options, max_grad_norm=0)
+    module = Spy(policy, {"length": length_reward}, **options, value_clip_range=1e-3, max_grad_norm=0)
     make_trainer(max_epochs=1).fit(module, datamodule=PromptDataModule(rows(), [], policy.codec, 4))
     for parameter, expected in zip(policy.parameters(), seen["expected"], strict=True):
         torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_advantages_by_hand(estimator: str, whitened: bool, make_policy, make_trainer) -> None:
+    """Checklist 17, 20: the chosen estimate of the KL and whitened rewards, in the stage, away from a KL of 0."""
+    kls = []
+
+    class Spy(PPOModule):
+        def advantages(self, rollout):
+            given = super().advantages(rollout)
+            mask, log_ratio = rollout.response_mask, rollout.logprobs - rollout.ref_logprobs
+            kl = {"k1": log_ratio, "k2": log_ratio**2 / 2, "k3": torch.exp(-log_ratio) - 1 + log_ratio}[estimator]
+            rewards = -0.3 * kl.masked_fill(~mask, 0.0)
+            rewards[torch.arange(len(rollout)), mask.sum(1) - 1] += rollout.scores
+            if whitened:
+                rewards = rewards / (rewards[mask].var(unbiased=False) + 1e-8).sqrt()
+            _, returns = gae(rewards, rollout.values, mask, 0.9, 0.8)
+            torch.testing.assert_close(given[1][mask], returns[mask], atol=1e-4, rtol=1e-3)
+            kls.append(kl.abs().max())
+            return given
+
+    options = {"kl_coef": 0.3, "kl_estimator": estimator, "whiten_rewards": whitened, "missing_eos_penalty": 0.0}
+    policy = make_policy(wild_head=True)
+    options |= {"gamma": 0.9, "lam": 0.8, "lr": 1e-2, "epochs": 2, "schedule": optim.constant}
+    module = Spy(policy, {"length": length_reward}, **options)
+    make_trainer(max_epochs=3).fit(module, datamodule=PromptDataModule(rows(), [], policy.codec, 4))
+    assert len(kls) == 3
+    assert kls[-1] > 1e-3
+
+
+def test_every_epoch_has_an_order_of_its_own(make_policy, make_trainer) -> None:
+    """Checklist 23: the minibatches of a round's passes are drawn anew, and each pass holds every response once."""
+    parts: list[tuple[int, ...]] = []
+
+    class Spy(PPOModule):
+        def _loss(self, rollout, advantages, returns, part):
+            parts.append(tuple(part.tolist()))
+            return super()._loss(rollout, advantages, returns, part)
+
+    policy = make_policy()
+    module = Spy(policy, {"length": length_reward}, epochs=6, minibatches=2)
+    torch.manual_seed(3)
+    make_trainer(max_epochs=1).fit(module, datamodule=PromptDataModule(rows() * 2, [], policy.codec, 8))
+    passes = [frozenset(map(frozenset, parts[i : i + 2])) for i in range(0, 12, 2)]
+    assert all(sorted(i for part in one for i in part) == list(range(8)) for one in passes)
+    assert len(set(passes)) > 1
 
 
 def test_gradient_clipping_clips(make_policy, make_trainer) -> None:
@@ -339,13 +386,15 @@ def test_missing_end_is_punished_in_the_stage(mode: str, expected: float, make_p
     assert rounds[0]["ppo/eos_rate"] == 0
 
 
-def test_adaptive_coefficient_follows_the_kl(make_policy, make_trainer) -> None:
+@pytest.mark.parametrize("each", [1, 3])
+def test_adaptive_coefficient_follows_the_kl(each: int, make_policy, make_trainer) -> None:
     """Checklist 18: the controller is driven by the sequence-summed KL of each round and the number of responses."""
-    module, _, rounds = train(make_trainer, make_policy(), updates=3, kl="adaptive", kl_target=0.1, kl_horizon=100)
+    adaptive = {"kl": "adaptive", "kl_target": 0.1, "kl_horizon": 100, "responses_per_prompt": each}
+    module, _, rounds = train(make_trainer, make_policy(), updates=3, **adaptive)
     coef = 0.05
     for logged in rounds:
         assert logged["ppo/kl_coef"] == pytest.approx(coef)
-        coef *= 1 + min(max((logged["ppo/kl"] - 0.1) / 0.1, -0.2), 0.2) * 4 / 100
+        coef *= 1 + min(max((logged["ppo/kl"] - 0.1) / 0.1, -0.2), 0.2) * 4 * each / 100
     assert module.controller.coef == pytest.approx(coef)
 
 
