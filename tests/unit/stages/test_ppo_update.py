@@ -239,7 +239,9 @@ def test_advantages_by_hand(estimator: str, whitened: bool, make_policy, make_tr
             rewards = -0.3 * kl.masked_fill(~mask, 0.0)
             rewards[torch.arange(len(rollout)), mask.sum(1) - 1] += rollout.scores
             if whitened:
-                rewards = rewards / (rewards[mask].var(unbiased=False) + 1e-8).sqrt()
+                mean = rewards[mask].mean()
+                rewards = (rewards - mean) / (rewards[mask].var(unbiased=False) + 1e-8).sqrt() + mean
+                rewards = rewards.masked_fill(~mask, 0.0)
             _, returns = gae(rewards, rollout.values, mask, 0.9, 0.8)
             torch.testing.assert_close(given[1][mask], returns[mask], atol=1e-4, rtol=1e-3)
             kls.append(kl.abs().max())
