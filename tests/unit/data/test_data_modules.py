@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -74,6 +75,19 @@ def test_sft_module(codec):
     assert [i for batch in held for i in batch.ids.tolist()] == list(range(10))
     assert [len(batch.rows) for batch in module.test_dataloader()] == [6, 4]
     assert SFTDataModule(DEMONSTRATIONS, [], codec).val_dataloader() == []
+    assert module.losses() == []
+
+
+def test_sft_module_tells_what_the_limits_took(codec):
+    """Checklist 5: shortened prompts and completions without their end are counted."""
+    lengths = [len(codec.encode_completion(r.prompt, r.completion)) for r in DEMONSTRATIONS]
+    small = dataclasses.replace(codec, max_completion=max(lengths) - 1)
+    (said,) = SFTDataModule(DEMONSTRATIONS, [], small).losses()
+    assert said.startswith(f"{lengths.count(max(lengths))} of {len(lengths)} completions have more than")
+    prompts = [len(codec.encode_prompt(r.prompt).ids) for r in DEMONSTRATIONS]
+    small = dataclasses.replace(codec, max_prompt=max(prompts) - 1)
+    (said,) = SFTDataModule(DEMONSTRATIONS, [], small).losses()
+    assert said.startswith(f"{prompts.count(max(prompts))} of {len(prompts)} prompts have more than")
 
 
 def test_sft_module_prompt_loss_and_ungrouped(codec):

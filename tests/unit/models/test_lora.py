@@ -211,3 +211,12 @@ def test_reference_of_a_trained_adapter_is_a_copy(make_policy) -> None:
         disturb(policy)
         torch.testing.assert_close(reference.logits(*inputs), start)
         assert (policy(*inputs).logits - start).abs().max() > 0.01
+
+
+def test_an_adapter_s_base_is_found_from_any_folder(make_policy, model_dir, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(model_dir("llama").parent)
+    policy = Policy.load(ModelSpec(model_dir("llama").name, lora=LoraSpec(r=2, merge=False)), **LIMITS)
+    policy.save(tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    inputs = inputs_of(policy)
+    torch.testing.assert_close(Policy.load("adapter", **LIMITS)(*inputs).logits, policy(*inputs).logits)

@@ -12,7 +12,7 @@ from rlhf_lightning.algorithms import token_logprobs
 from rlhf_lightning.data.batches import encode_sft, pad, sft_batch
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import ModelSpec, Policy, Reference, RewardModel, Sampling
-from rlhf_lightning.models.loading import check_window
+from rlhf_lightning.models.loading import check_window, load_config
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -224,6 +224,28 @@ def test_positions_of_an_encoder_decoder_are_counted_apart(model_dir, tmp_path) 
     for limit in ("max_prompt", "max_completion"):
         with pytest.raises(UserError, match="64 positions of 'bart'"):
             check_window(config, dataclasses.replace(codec, **{limit: 65}), "bart")
+    with pytest.raises(UserError, match=r"64 \+ 64 exceeds the 64 positions"):  # a reward model reads both as one text
+        check_window(config, codec, "bart", one_text=True)
+
+
+def test_positions_that_begin_after_the_padding(model_dir) -> None:
+    """Of RoBERTa's 66 positions the first two are the padding's."""
+    from transformers import RobertaConfig
+
+    config = RobertaConfig(max_position_embeddings=66, pad_token_id=1)
+    codec = Policy.load(str(model_dir("llama")), max_prompt=40, max_completion=24).codec
+    check_window(config, codec, "roberta")
+    with pytest.raises(UserError, match=r"40 \+ 25 exceeds the 64 positions of 'roberta'"):
+        check_window(config, dataclasses.replace(codec, max_completion=25), "roberta")
+
+
+def test_layers_are_never_dropped(tmp_path) -> None:
+    """Checklist 12: a forward in training is that of sampling."""
+    from transformers import BartConfig
+
+    BartConfig(encoder_layerdrop=0.5, decoder_layerdrop=0.5, dropout=0.1).save_pretrained(tmp_path)
+    config = load_config(ModelSpec(str(tmp_path)))
+    assert (config.encoder_layerdrop, config.decoder_layerdrop, config.dropout) == (0, 0, 0)
 
 
 def test_a_reward_model_is_no_policy(model_dir, tmp_path) -> None:

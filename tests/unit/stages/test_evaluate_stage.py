@@ -125,6 +125,14 @@ def test_a_reward_named_like_a_measure_is_kept_apart(make_policy) -> None:
     expected = length_reward([], [s.completion for s in samples], [], []).mean().item()
     assert results["reward/exact_match"] == pytest.approx(expected)
     assert len(samples) == len(given)
+    reference = Reference(make_policy("gpt2"))
+    results = {}
+    for name in ("kl", "letters"):
+        measure = Evaluator({}, RewardMix({name: length_reward}), reference=reference)
+        measure.step(policy, batch_of(policy, MANY), ONE)
+        results[name] = measure.compute()
+    assert results["kl"]["kl"] == results["letters"]["kl"]
+    assert results["kl"]["reward/kl"] == results["letters"]["letters"] == pytest.approx(expected)
 
 
 def test_predict_gives_every_answer(make_policy, make_trainer) -> None:
