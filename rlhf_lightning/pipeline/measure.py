@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,16 @@ from rlhf_lightning.callbacks import CollectSamples
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.metrics import (
+    label_collapse,
+    length_reward_correlation,
+    lists_several_labels,
+    parse_label,
+    relative_drift,
+)
+from rlhf_lightning.metrics.words import split_words
 from rlhf_lightning.models import Sampling
-from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, loggers, make_trainer, say
+from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, loggers, make_trainer, say, tell
 from rlhf_lightning.report import PolicyResult, print_report, write_report, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
@@ -90,6 +99,16 @@ def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
     score_answers(run)
+    if name == "ppo":
+        lengths = [policy.metrics["length"] for policy in run.results.policies[-2:]]
+        said = suspicions(
+            [s.completion for s in collect.samples],
+            [s.row.references for s in collect.samples],
+            {key: scores.tolist() for key, scores in run.scores[name].items() if key != "gold"},
+            (lengths[0], lengths[-1]),
+            run.labels,
+        )
+        tell(run, [f"{name}: {text}" for text in said])
 
 
 def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
@@ -127,6 +146,39 @@ def score_answers(run: Run) -> None:
         device = run.reward_model.device if run.reward_model is not None else torch.device("cpu")
         known |= RewardMix(missing).each([s.row for s in samples], [s.completion for s in samples], device)
         policy.metrics |= {name: float(known[name].mean()) for name in missing}
+
+
+def suspicions(
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    scores: Mapping[str, Sequence[float]],
+    lengths: tuple[float, float],
+    labels: Sequence[str] = (),
+) -> list[str]:
+    """Signs that a policy games its reward, in words; the limits are generous, so that what is said is worth a look.
+
+    Args:
+        answers: of the policy.
+        references: of each row.
+        scores: of each reward, a number an answer.
+        lengths: mean tokens an answer, before and after.
+        labels: the task's label set, if it has one.
+    """
+    said = []
+    if abs(drift := relative_drift(lengths[1], lengths[0])) > 0.5:
+        said.append(f"answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than before")
+    words = [len(split_words(text)) for text in answers]
+    for name, values in scores.items():
+        if abs(r := length_reward_correlation(words, values)) > 0.8 and len(answers) >= 20:
+            said.append(f"the reward {name!r} follows the answers' length (correlation {r:.2f})")
+    if labels and answers:
+        usual = label_collapse([row[0] if row else None for row in references])
+        share = label_collapse([parse_label(text, labels) for text in answers])
+        if share > max(0.9, usual + 0.1):
+            said.append(f"{share:.0%} of the answers are one label, {usual:.0%} of the references")
+        if several := sum(lists_several_labels(text, labels) for text in answers):
+            said.append(f"{several} answer(s) name several labels")
+    return said
 
 
 def report_samples(run: Run) -> list[ReportSample]:
