@@ -104,7 +104,8 @@ class PPOModule(L.LightningModule):
             noise any more: it helps where scores differ more between prompts than within.
         epochs: passes over each round of responses.
         minibatches: optimizer steps a pass.
-        micro_batch_size: responses in memory at once; changes speed and memory, never the result. None is all.
+        micro_batch_size: responses of an update in memory at once; changes speed and memory, never the result.
+            None is all. A round is sampled in one go.
         clip_range: of the probability ratio.
         value_clip_range: of the value's move.
         vf_coef: weight of the value loss.
