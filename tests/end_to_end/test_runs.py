@@ -298,6 +298,7 @@ def test_the_wheel_holds_configs_and_samples(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
     built = subprocess.run(build, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-2000:]
+    assert "is absent from" not in built.stdout + built.stderr  # a folder of conf/ that `packages` does not list
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
         wheel.extractall(tmp_path / "site")
