@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_lightning.data.readers import Record
+from rlhf_lightning.data.files import Record
 from rlhf_lightning.data.rows import Message, PreferenceRow, Prompt, PromptRow, SFTRow, UnpairedRow
 from rlhf_lightning.errors import UserError
 

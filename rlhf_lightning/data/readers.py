@@ -1,24 +1,22 @@
-"""Files in, records out: every record knows its place, so that an error can name file and line."""
+"""Any source in, records out: a file, parallel files, a folder or the hub's data set, or several of these."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import gzip
-import importlib.util
-import io
-import itertools
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from rlhf_lightning.data.files import (
+    OnBad,
+    Record,
+    check_exists,
+    check_unnamed,
+    did_you_mean,
+    needs,
+    read_file,
+    read_parallel,
+)
 from rlhf_lightning.errors import UserError
-
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 
 Source = str | Path | Mapping[str, str] | Sequence[Any]
 """A path, a hub id ``hub:owner/name[:config][@revision][#split]``, ``{column: path}`` of line-parallel texts, or a list
@@ -27,23 +25,6 @@ of these."""
 Columns = Mapping[str, str] | Sequence[str] | None
 """``{our column: the file's}`` renames; a list names the columns of a CSV, TSV or text file without a header (``_``
 skips one)."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row as the file has it, and where it came from (``train.tsv, line 12``).
-
-    Attributes:
-        renamed: ``{our column: the file's}`` of the values that were renamed.
-    """
-
-    place: str
-    values: dict[str, Any]
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-
-OnBad = Callable[[UserError], None]
-"""Is told of a line that can't be read; when it returns, the line is left out."""
 
 
 def _refuse(error: UserError) -> None:
@@ -87,8 +68,8 @@ def read_records(
         for column, file in source.items():
             if not isinstance(file, (str, Path)):
                 raise UserError(f"{{column: file}}: the file of the column {column!r} is {file!r}; expected one path")
-        _check_unnamed("{column: file}", columns)
-        records = _parallel({str(k): Path(v).expanduser() for k, v in source.items()}, encoding)
+        check_unnamed("{column: file}", columns)
+        records = read_parallel({str(k): Path(v).expanduser() for k, v in source.items()}, encoding)
     elif not isinstance(source, (str, Path)):
         if not isinstance(source, Sequence):
             raise UserError(f"{source!r} is no source of rows: give a file, a folder, a hub id, or a list of these")
@@ -99,8 +80,8 @@ def read_records(
         records = _hub(str(source), columns)
     else:
         path = Path(source).expanduser()
-        _check_exists(path)
-        records = _folder(path, columns) if path.is_dir() else _file(path, encoding, columns, bad)
+        check_exists(path)
+        records = _folder(path, columns) if path.is_dir() else read_file(path, encoding, columns, bad)
     for record in records:
         found = True
         yield record
@@ -139,260 +120,8 @@ class Renames:
         for theirs in sorted(self.unseen):
             raise UserError(
                 f"data.columns names {theirs!r}, which no row has; the columns are "
-                f"{', '.join(map(str, self.known))}{_hint(theirs, self.known)}"
+                f"{', '.join(map(str, self.known))}{did_you_mean(theirs, self.known)}"
             )
-
-
-def _hint(name: str, known: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(name, [str(k) for k in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _check_exists(path: Path) -> None:
-    if path.exists():
-        return
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    where = "" if path.parent.is_dir() else f" (nor a folder {path.parent})"
-    raise UserError(f"there is no file {path}{where}{_hint(path.name, beside)}")
-
-
-_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-
-
-@contextmanager
-def _text(path: Path, encoding: str) -> Iterator[TextIO]:
-    """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte."""
-    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    try:
-        raw: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    with raw:
-        try:
-            text = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        except LookupError as error:
-            raise UserError(f"data.encoding={encoding!r} is no encoding that Python knows") from error
-        try:
-            yield text
-        except UnicodeDecodeError as error:
-            raise _undecodable(path, encoding) from error
-        except _BROKEN_GZIP as error:
-            raise UserError(f"{path} is no whole gzip file: {error}") from error
-
-
-def _undecodable(path: Path, encoding: str) -> UserError:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-    except _BROKEN_GZIP as error:
-        return UserError(f"{path} is no whole gzip file: {error}")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return UserError(f"{path.name} is UTF-16 text. Say so: data.encoding=utf-16.")
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            line.decode(encoding)
-        except UnicodeDecodeError as error:
-            return UserError(
-                f"{path.name}, line {number}: byte {error.object[error.start]:#04x} is not "
-                f"{encoding.removesuffix('-sig')}. Say the file's encoding, as in data.encoding=latin-1."
-            )
-    return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
-
-
-def _check_unnamed(source: str, names: Sequence[str] | None) -> None:
-    """Refuse names for the columns of what has names of its own."""
-    if names is not None:
-        raise UserError(
-            f"{source}: data.columns=[{','.join(names)}] is a list, which names the columns of a CSV, TSV or text file "
-            "without a header. These columns have names: rename them with data.columns={ours: theirs}, or leave "
-            "data.columns out."
-        )
-
-
-def _check_headerless(file: str, names: Sequence[str], first: str, delimiter: str) -> None:
-    """Refuse names that the file's first line has already: it would be taken for a row."""
-    fields = [field.strip('"') for field in first.rstrip("\r\n").split(delimiter)]
-    if len(fields) == len(names):
-        told = [(name, field) for name, field in zip(names, fields, strict=True) if name != "_"]
-        if told and all(name == field for name, field in told):
-            raise UserError(
-                f"{file}, line 1: this is a header with the very names of data.columns=[{','.join(names)}], which are "
-                "for a file without one: leave data.columns out"
-            )
-
-
-def _file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnBad) -> Iterator[Record]:
-    suffix = (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
-    if suffix in (".parquet", ".jsonl", ".json"):
-        _check_unnamed(path.name, columns)
-    if suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown kind of file {suffix!r}; there are {', '.join(SUFFIXES)}, and .gz of these")
-    names = None if columns is None else list(columns)
-    with _text(path, encoding) as text:
-        if suffix == ".jsonl":
-            yield from _jsonl(path.name, text, bad)
-        elif suffix == ".json":
-            yield from _json(path.name, text, bad)
-        else:
-            first, delimiter = next(text, ""), "," if suffix == ".csv" else "\t"
-            if names is not None:
-                _check_headerless(path.name, names, first, delimiter)
-            if suffix == ".txt" and names is None and "\t" not in first:
-                names = ["text"]  # plain lines: the first is no header
-            lines = itertools.chain([first], text)
-            yield from _table(path.name, lines, delimiter, names, bad)
-
-
-def _object(place: str, value: Any, bad: OnBad, hint: str = "") -> Iterator[Record]:
-    if isinstance(value, dict):
-        yield Record(place, value)
-    else:
-        bad(UserError(f"{place}: expected a JSON object with the row's columns, found a {type(value).__name__}{hint}"))
-
-
-def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
-    for number, line in enumerate(text, start=1):
-        if line.strip():
-            place = f"{name}, line {number}"
-            hint = ". If the whole file is one list, name it .json" if line.lstrip()[0] == "[" else ""
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}{hint}"))
-                continue
-            except (ValueError, RecursionError) as error:
-                bad(UserError(f"{place}: {_unreadable(error)}"))
-                continue
-            yield from _object(place, value, bad, hint)
-
-
-def _unreadable(error: ValueError | RecursionError) -> str:
-    """Why Python can't read what is JSON."""
-    if isinstance(error, RecursionError):
-        return "this JSON is nested too deeply to be read"
-    return "this JSON has a number of too many digits to be read: write it in quotes"
-
-
-def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
-    whole = text.read()
-    try:
-        content = json.loads(whole)
-    except json.JSONDecodeError as error:
-        hint = ". If it holds an object a line, name it .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}{hint}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: {_unreadable(error)}") from error
-    if isinstance(content, dict):
-        lists = [v for v in content.values() if isinstance(v, list)]
-        if len(lists) != 1:
-            raise UserError(
-                f"{name}: expected a list of rows, or an object that holds one list; found {len(lists)} lists"
-            )
-        content = lists[0]
-    if not isinstance(content, list):
-        raise UserError(f"{name}: expected a list of rows, found a {type(content).__name__}")
-    if content and isinstance(content[0], dict) and "paragraphs" in content[0]:
-        yield from _squad(name, content)
-        return
-    for number, row in enumerate(content, start=1):
-        yield from _object(f"{name}, row {number}", row, bad)
-
-
-def _squad(name: str, articles: list[Any]) -> Iterator[Record]:
-    for article in articles:
-        title = article.get("title", "") if isinstance(article, dict) else ""
-        for paragraph in _member(f"{name}, article {title!r}", article, "paragraphs", list):
-            context = _member(f"{name}, article {title!r}", paragraph, "context", str)
-            for qa in _member(f"{name}, article {title!r}", paragraph, "qas", list):
-                place = f"{name}, question {qa.get('id') if isinstance(qa, dict) else ''}"
-                question = _member(place, qa, "question", str)
-                found = [] if qa.get("is_impossible") else _member(place, qa, "answers", list)
-                answers = list(dict.fromkeys(_member(place, answer, "text", str) for answer in found))
-                values = {"title": title, "context": context, "question": question, "answers": answers}
-                yield Record(place, {"id": qa.get("id"), **values})
-
-
-def _member(place: str, value: Any, field: str, kind: type) -> Any:
-    """A field of an object in SQuAD's form, of the kind it must have."""
-    found = value.get(field) if isinstance(value, dict) else None
-    if not isinstance(found, kind):
-        state = "missing" if found is None else f"a {type(found).__name__}, not a {kind.__name__}"
-        raise UserError(f"{place}: the field {field!r} of SQuAD's form is {state}")
-    return found
-
-
-def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | None, bad: OnBad) -> Iterator[Record]:
-    csv.field_size_limit(1 << 27)
-    if delimiter == ",":
-        # Strict: otherwise a quote that is never closed takes in the rest of the file without a word.
-        rows = csv.reader(lines, strict=True)
-    else:
-        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    start = 1  # a row's first line: a quoted field may span several
-    try:
-        if names is None:
-            names = next(rows, [])
-            if len(set(names)) < len(names):
-                raise UserError(
-                    f"{name}, line 1: a column name occurs twice. Without a header, name them by data.columns."
-                )
-        while True:
-            start = rows.line_num + 1
-            row = next(rows, None)
-            if row is None:
-                return
-            if not row:
-                continue
-            place = f"{name}, line {start}"
-            if len(row) != len(names):
-                bad(UserError(f"{place}: {len(row)} fields, expected {len(names)} ({', '.join(names)})"))
-                continue
-            yield Record(place, {k: v for k, v in zip(names, row, strict=True) if k != "_"})
-    except csv.Error as error:
-        remedy = ' In CSV a field with a quote in it is written "...", the quote ""; .tsv knows no quoting.'
-        raise UserError(f"{name}, line {start}: {error}.{remedy}") from error
-
-
-def _parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
-    texts = {}
-    for column, path in paths.items():
-        _check_exists(path)
-        with _text(path, encoding) as text:
-            content = text.read()
-            texts[column] = content.removesuffix("\n").split("\n") if content else []
-    counts = {str(paths[column]): len(lines) for column, lines in texts.items()}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{path} has {count} lines" for path, count in counts.items())
-        raise UserError(f"line-parallel files must have equally many lines: {told}")
-    name = " | ".join(path.name for path in paths.values())
-    for number, row in enumerate(zip(*texts.values(), strict=True), start=1):
-        values = {column: line.rstrip("\r") for column, line in zip(texts, row, strict=True)}
-        yield Record(f"{name}, line {number}", values)
-
-
-def _needs(package: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"this needs the package {package}: pip install 'rlhf-lightning[{extra}]'")
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    _needs("pyarrow", "parquet")
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
-        file = pyarrow.parquet.ParquetFile(source)
-        number = 0
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield Record(f"{path.name}, row {number}", row)
-    except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is no Parquet file: {error}") from error
 
 
 def _rows(name: str, dataset: Any) -> Iterator[Record]:
@@ -408,8 +137,8 @@ def _rows(name: str, dataset: Any) -> Iterator[Record]:
 
 
 def _folder(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
-    _check_unnamed(path.name, columns)
-    _needs("datasets", "hub")
+    check_unnamed(path.name, columns)
+    needs("datasets", "hub")
     import datasets
 
     try:
@@ -420,8 +149,8 @@ def _folder(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
 
 
 def _hub(name: str, columns: Sequence[str] | None) -> Iterator[Record]:
-    _check_unnamed(name, columns)
-    _needs("datasets", "hub")
+    check_unnamed(name, columns)
+    needs("datasets", "hub")
     import datasets
 
     rest, _, split = name.removeprefix("hub:").partition("#")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from rlhf_lightning.data.files import Record
 from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
-from rlhf_lightning.data.readers import Columns, Record, Renames, Source, read_records
+from rlhf_lightning.data.readers import Columns, Renames, Source, read_records
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 from rlhf_lightning.data.split import group_key, rows_wanted, split_by_group
 from rlhf_lightning.errors import UserError

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.files import Record
 from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions, split_transcripts
-from rlhf_lightning.data.readers import Record
 from rlhf_lightning.errors import UserError
 
 FORMAT = RowFormat("{document}\nHeadline:", completion="title", references="references", cut="document")

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from rlhf_lightning.data.readers import Record, read_records
+from rlhf_lightning.data.files import Record
+from rlhf_lightning.data.readers import read_records
 from rlhf_lightning.errors import UserError
 
 ROWS = [
