@@ -114,13 +114,17 @@ class SFTDataModule(_PromptValidation):
 
     def losses(self) -> list[str]:
         """What the limits took off the demonstrations, in words; nothing where all fit."""
-        shortened, cut = sum(row.shortened for row in self.train), sum(row.cut for row in self.train)
-        of = f"of {len(self.train)}"
-        limits = self.codec.max_prompt, self.codec.max_completion
-        told = [f"{shortened} {of} prompts have more than {limits[0]} tokens and are shortened"] * bool(shortened)
-        return told + [
-            f"{cut} {of} completions have more than {limits[1]} tokens and lose their end, which is then not learnt"
-        ] * bool(cut)
+        total, told = len(self.train), []
+        if shortened := sum(row.shortened for row in self.train):
+            told.append(
+                f"{shortened} of {total} prompts have more than {self.codec.max_prompt} tokens and are shortened"
+            )
+        if cut := sum(row.cut for row in self.train):
+            told.append(
+                f"{cut} of {total} completions have more than {self.codec.max_completion} tokens and lose their end, "
+                "which is then not learnt"
+            )
+        return told
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""

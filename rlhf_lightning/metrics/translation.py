@@ -6,6 +6,7 @@ sums, so the result is the one of a single ``corpus_score`` over all rows.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import zip_longest
@@ -27,10 +28,7 @@ def _streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
 
 
 class _SacreBLEUMetric(Metric):
-    """The part that BLEU, ChrF and TER share: summed statistics, and the reference counts that the signature names.
-
-    A subclass gives the statistics of a batch (:meth:`_statistics`) and the score of their sum (:meth:`_score`).
-    """
+    """The part that BLEU, ChrF and TER share: summed statistics, and the reference counts that the signature names."""
 
     is_differentiable = False
     full_state_update = False
@@ -49,11 +47,13 @@ class _SacreBLEUMetric(Metric):
         self.add_state("fewest_references", torch.tensor(_NO_COUNT), dist_reduce_fx="min")
         self.add_state("most_references", torch.tensor(0), dist_reduce_fx="max")
 
+    @abstractmethod
     def _statistics(self, completions: list[str], streams: list[list[Any]]) -> list[int]:
-        raise NotImplementedError
+        """What is summed over the corpus: the counts of some rows, whose references are in sacrebleu's form."""
 
+    @abstractmethod
     def _score(self, sums: list[int]) -> float:
-        raise NotImplementedError
+        """The score of a corpus with these counts."""
 
     def update(self, completions: list[str], references: list[list[str]]) -> None:
         """Add rows.

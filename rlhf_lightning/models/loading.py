@@ -117,11 +117,8 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
             f"{_loading(spec.name)}: {reason}{where} Check the name, or the connection to the hub."
         ) from error
     for key, value in config.to_dict().items():
-        if (
-            ("dropout" in key or "pdrop" in key or "layerdrop" in key)
-            and isinstance(value, (int, float))
-            and not isinstance(value, bool)
-        ):
+        dropping = any(word in key for word in ("dropout", "pdrop", "layerdrop"))
+        if dropping and isinstance(value, (int, float)) and not isinstance(value, bool):
             setattr(config, key, 0.0)
     return config
 
