@@ -16,7 +16,7 @@ from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, save_results
 from rlhf_lightning.pipeline.options import check_options, processes
-from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, say
+from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, say, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.report import RunResults
 
@@ -56,11 +56,9 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None) -> floa
         status="running",
         stages=list(cfg["stages"]),
         objective="gold" if cfg["data"]["gold"] else cfg["task"]["objective"],
-        notes=notes + data.notes,
         versions={name: version(name) for name in PACKAGES},
     )
-    for note in results.notes:
-        say(f"Note: {note}")
+    tell(results, notes + data.notes)
     run = Run(cfg, directory, group, data, results, base_model(cfg, data, directory), asked=asked)
     check_models(run)
     steps: dict[str, Callable[[Run], None]] = {

@@ -18,7 +18,7 @@ from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_function
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
-from rlhf_lightning.rewards import LearnedReward, RewardMix
+from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
 from rlhf_lightning.tasks import sample_files
 
 STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
@@ -188,20 +188,23 @@ def check_models(run: Run) -> None:
     if "ppo" in stages and cfg["ppo"]["critic"] not in ("shared", "separate"):
         load_config(ModelSpec(cfg["ppo"]["critic"]))
     gold_functions(run)
-    if "predict" in stages and run.asked and (mix := prediction_rewards(run)):
-        answered = {name: reward for name, reward in mix.items() if not isinstance(reward, LearnedReward)}
-        if answered:
-            try:
-                RewardMix(answered).each(run.asked[:2], ["an answer"] * len(run.asked[:2]), torch.device("cpu"))
-            except UserError as error:
-                raise UserError(
-                    f"predictions of {cfg['predict']['input']} can't be scored: {error} Predict in a run of its own, "
-                    "stages=[predict] with other rewards: rewards=learned scores by a reward model, where one is given."
-                ) from error
+    if "predict" in stages and run.asked:
+        rewards = prediction_rewards(run)
+        try:
+            _try_rewards(rewards, run.asked[:2], ["an answer"] * len(run.asked[:2]))
+        except UserError as error:
+            raise UserError(
+                f"predictions of {cfg['predict']['input']} can't be scored: {error} Predict in a run of its own, "
+                "stages=[predict] with other rewards: rewards=learned scores by a reward model, where one is given."
+            ) from error
     known = [*run.data.prompts, *run.data.validation]
     rows = known[:2] + [row for row in known[2:] if not row.references][:1]
     if "ppo" in stages and rows:
-        mix = {k: r for k, r in functions(run).items() if not isinstance(r, LearnedReward)}
-        if mix:
-            texts = [row.references[0] if row.references else "an answer" for row in rows]
-            RewardMix(mix).each(rows, texts, torch.device("cpu"))
+        _try_rewards(functions(run), rows, [row.references[0] if row.references else "an answer" for row in rows])
+
+
+def _try_rewards(rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str]) -> None:
+    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them."""
+    tried = {name: reward for name, reward in rewards.items() if not isinstance(reward, LearnedReward)}
+    if tried:
+        RewardMix(tried).each(rows, texts, torch.device("cpu"))

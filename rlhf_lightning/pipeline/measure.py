@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from rlhf_lightning.callbacks import CollectSamples
@@ -21,7 +20,7 @@ from rlhf_lightning.metrics import (
 )
 from rlhf_lightning.metrics.words import split_words
 from rlhf_lightning.models import Sampling
-from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, loggers, make_trainer, say, tell
+from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, loggers, make_trainer, say
 from rlhf_lightning.report import PolicyResult, print_report, write_report, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
@@ -59,18 +58,25 @@ def gold_mix(run: Run) -> RewardMix | None:
 
 
 def functions(run: Run) -> dict[str, Reward]:
-    """PPO's rewards by name; learned ones that name no model use the run's."""
-    made: dict[str, Reward] = {}
+    """PPO's rewards by name, each made once a run; learned ones that name no model use the run's, once there is one."""
     for name, config in run.cfg["ppo"]["rewards"].items():
+        if name in run.rewards:
+            continue
         config = {k: v for k, v in config.items() if k != "weight"}
-        if config["_target_"].endswith("LearnedReward"):
-            if config.get("model") is not None:
-                made[name] = instantiate(config, **run.limits)
-            elif run.reward_model is not None:
-                made[name] = instantiate(config, model=run.reward_model)
-        else:
-            made[name] = instantiate(config)
-    return made
+        if not config["_target_"].endswith("LearnedReward"):
+            run.rewards[name] = instantiate(config)
+        elif config.get("model") is not None:
+            run.rewards[name] = instantiate(config, **run.limits)
+        elif run.reward_model is not None:
+            run.rewards[name] = instantiate(config, model=run.reward_model)
+    return {name: run.rewards[name] for name in run.cfg["ppo"]["rewards"] if name in run.rewards}
+
+
+def with_learned(run: Run, rewards: dict[str, Reward]) -> dict[str, Reward]:
+    """The same, and the run's reward model where none of them is learned."""
+    if run.reward_model is None or any(isinstance(reward, LearnedReward) for reward in rewards.values()):
+        return rewards
+    return {**rewards, "learned": LearnedReward(run.reward_model)}
 
 
 def sampling(run: Run) -> Sampling:
@@ -99,16 +105,6 @@ def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
     score_answers(run)
-    if name == "ppo":
-        lengths = [policy.metrics["length"] for policy in run.results.policies[-2:]]
-        said = suspicions(
-            [s.completion for s in collect.samples],
-            [s.row.references for s in collect.samples],
-            {key: scores.tolist() for key, scores in run.scores[name].items() if key != "gold"},
-            (lengths[0], lengths[-1]),
-            run.labels,
-        )
-        tell(run, [f"{name}: {text}" for text in said])
 
 
 def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
@@ -127,9 +123,7 @@ def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
 
 def score_answers(run: Run) -> None:
     """Score every policy's answers by every reward there is by now: also those that came before the reward model."""
-    rewards = {**gold_functions(run), **(functions(run) if "ppo" in run.cfg["stages"] else {})}
-    if run.reward_model is not None and not any(isinstance(r, LearnedReward) for r in rewards.values()):
-        rewards["learned"] = LearnedReward(run.reward_model)
+    rewards = with_learned(run, {**gold_functions(run), **(functions(run) if "ppo" in run.cfg["stages"] else {})})
     # A reward may have a metric's name: sentence chrF, averaged, is not the corpus' chrF.
     taken = {*run.results.columns.get("task", []), *GUARDRAILS}
     rewards = {f"reward/{name}" if name in taken else name: reward for name, reward in rewards.items()}
@@ -143,8 +137,8 @@ def score_answers(run: Run) -> None:
         missing = {name: reward for name, reward in rewards.items() if name not in known}
         if not missing or not samples:
             continue
-        device = run.reward_model.device if run.reward_model is not None else torch.device("cpu")
-        known |= RewardMix(missing).each([s.row for s in samples], [s.completion for s in samples], device)
+        rows, texts = [s.row for s in samples], [s.completion for s in samples]
+        known |= RewardMix(missing).each(rows, texts, run.scoring_device)
         policy.metrics |= {name: float(known[name].mean()) for name in missing}
 
 
@@ -204,7 +198,8 @@ def log_results(run: Run, n: int = 50) -> None:
     """The held-out figures to W&B, in a run of its own: the last policy's as ``test/...``, all of them and the first
     ``n`` rows' answers as tables."""
     policies = run.results.policies
-    made = [logger for logger in loggers(run, "evaluate") if isinstance(logger, WandbLogger)] if policies else []
+    if not policies:
+        return
     names = list(dict.fromkeys(name for policy in policies for name in policy.metrics))
     figures = [[policy.name, *(policy.metrics.get(name) for name in names)] for policy in policies]
     answered = [policy.name for policy in policies]
@@ -212,7 +207,9 @@ def log_results(run: Run, n: int = 50) -> None:
         [s.prompt, " | ".join(s.references), *(s.completions.get(name, "") for name in answered)]
         for s in report_samples(run)[:n]
     ]
-    for logger in made:
+    for logger in loggers(run, "evaluate"):
+        if not isinstance(logger, WandbLogger):
+            continue
         logger.log_metrics({f"test/{name}": value for name, value in policies[-1].metrics.items()})
         logger.log_table("test/policies", columns=["policy", *names], data=figures)
         logger.log_table("test/samples", columns=["prompt", "references", *answered], data=answers)

@@ -20,6 +20,7 @@ from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.report.secrets import hide_secrets
+from rlhf_lightning.rewards import Reward
 from rlhf_lightning.stages import Sample
 
 PACKAGES = (
@@ -56,6 +57,7 @@ class Run:
         spec: the policy as the next stage finds it.
         policy: the same, loaded, where it already is.
         reward_model: the learned reward, where there is one.
+        rewards: PPO's rewards by name, as far as they have been made.
         asked: the prompts of the stage predict.
         answers: what each policy answered to the test prompts.
         scores: for each policy, each reward of each answer.
@@ -69,6 +71,7 @@ class Run:
     spec: ModelSpec
     policy: Policy | Classifier | None = None
     reward_model: RewardModel | None = None
+    rewards: dict[str, Reward] = field(default_factory=dict)
     asked: list[PromptRow] = field(default_factory=list)
     answers: dict[str, list[Sample]] = field(default_factory=dict)
     scores: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
@@ -82,6 +85,11 @@ class Run:
             "max_completion": task["max_completion_tokens"],
             "system": task["system"],
         }
+
+    @property
+    def scoring_device(self) -> torch.device:
+        """Where answers are scored: beside the reward model, where there is one."""
+        return self.reward_model.device if self.reward_model is not None else torch.device("cpu")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -189,11 +197,11 @@ def finish_wandb(run: Run) -> None:
         wandb.finish()
 
 
-def tell(run: Run, notes: Sequence[str]) -> None:
+def tell(results: RunResults, notes: Sequence[str]) -> None:
     """Say something now, and again in the report."""
     for note in notes:
         say(f"Note: {note}")
-    run.results.notes += notes
+    results.notes += notes
 
 
 @rank_zero_only

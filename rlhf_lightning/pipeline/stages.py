@@ -25,11 +25,13 @@ from rlhf_lightning.pipeline.measure import (
     measure,
     sampling,
     score_answers,
+    suspicions,
     task_metrics,
+    with_learned,
 )
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, say, tell
 from rlhf_lightning.report.results import write_atomic
-from rlhf_lightning.rewards import LearnedReward, MetricReward, Reward, RewardMix
+from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 
 
@@ -68,7 +70,8 @@ def run_sft(run: Run) -> None:
     evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
     module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
-    tell(run, [f"sft: {text}; see task.max_prompt_tokens, task.max_completion_tokens" for text in data.losses()])
+    remedy = "see task.max_prompt_tokens, task.max_completion_tokens"
+    tell(run.results, [f"sft: {text}; {remedy}" for text in data.losses()])
     fit(run, "sft", module, data, options, partial(save_once, run.policy))
     run.spec = run.spec.at(run.dir / "sft" / "model")
     measure(run, "sft", "sft/model")
@@ -146,6 +149,15 @@ def run_ppo(run: Run) -> None:
             )
     run.spec = run.spec.at(run.dir / "ppo" / "model")
     measure(run, "ppo", "ppo/model", reference=module.reference)
+    before, after = (policy.metrics["length"] for policy in run.results.policies[-2:])
+    said = suspicions(
+        [s.completion for s in run.answers["ppo"]],
+        [s.row.references for s in run.answers["ppo"]],
+        {name: scores.tolist() for name, scores in run.scores["ppo"].items() if name != "gold"},
+        (before, after),
+        run.labels,
+    )
+    tell(run.results, [f"ppo: {text}" for text in said])
 
 
 def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
@@ -194,10 +206,8 @@ def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
 def prediction_rewards(run: Run) -> dict[str, Reward]:
     """What predictions are scored by: the chosen rewards and the reward model; metrics only if rows have references."""
     compared = all(row.references for row in run.asked)
-    rewards = {name: r for name, r in functions(run).items() if compared or not isinstance(r, MetricReward)}
-    if run.reward_model is not None and not any(isinstance(r, LearnedReward) for r in rewards.values()):
-        rewards["learned"] = LearnedReward(run.reward_model)
-    return rewards
+    chosen = {name: r for name, r in functions(run).items() if compared or not isinstance(r, MetricReward)}
+    return with_learned(run, chosen)
 
 
 def run_predict(run: Run) -> None:
@@ -221,27 +231,23 @@ def run_predict(run: Run) -> None:
     scores: dict[str, torch.Tensor] = {}
     failure = None
     if rewards := prediction_rewards(run):
-        device = run.reward_model.device if run.reward_model is not None else torch.device("cpu")
         try:
-            scores = RewardMix(rewards).each([s.row for s in samples], texts, device)
+            scores = RewardMix(rewards).each([s.row for s in samples], texts, run.scoring_device)
         except UserError as error:
             failure = error
-    lines = [
-        json.dumps(
-            {**s.row.meta, "prompt": s.row.prompt.text, "completion": s.completion}
-            | ({"rewards": {k: round(float(v[i]), 6) for k, v in scores.items()}} if scores else {}),
-            ensure_ascii=False,
-            default=str,
-        )
-        for i, s in enumerate(samples)
-    ]
-    if not is_rank_zero():
-        if failure is not None:
-            raise failure
-        return
-    path = Path(cfg["output"] or run.dir / "predict" / "predictions.jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "\n".join(lines) + "\n")
-    say(f"{len(lines)} completions in {path}")
+    if is_rank_zero():
+        lines = [
+            json.dumps(
+                {**s.row.meta, "prompt": s.row.prompt.text, "completion": s.completion}
+                | ({"rewards": {k: round(float(v[i]), 6) for k, v in scores.items()}} if scores else {}),
+                ensure_ascii=False,
+                default=str,
+            )
+            for i, s in enumerate(samples)
+        ]
+        path = Path(cfg["output"] or run.dir / "predict" / "predictions.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, "\n".join(lines) + "\n")
+        say(f"{len(lines)} completions in {path}")
     if failure is not None:
         raise failure

@@ -12,8 +12,9 @@ from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
+from rlhf_lightning.models import RewardModel
 from rlhf_lightning.pipeline.checks import check_parts, check_stages, settle_sample
-from rlhf_lightning.pipeline.measure import report_samples, suspicions
+from rlhf_lightning.pipeline.measure import functions, report_samples, suspicions
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, loggers
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
@@ -215,3 +216,15 @@ def test_suspicions_of_a_gamed_reward() -> None:
     assert collapsed == "100% of the answers are one label, 50% of the references"
     (several,) = suspicions([*sound[:19], "good or bad"], references, {}, (1.0, 1.0), labels)
     assert several == "1 answer(s) name several labels"
+
+
+def test_a_reward_is_made_once_a_run(model_dir, tmp_path: Path) -> None:
+    """Making one may load a model; a learned one waits for the run's reward model."""
+    run = make_run(config("rewards=[learned,chrf]"), tmp_path)
+    first = functions(run)
+    assert list(first) == ["chrf"]
+    run.reward_model = RewardModel.load(str(model_dir("llama")), max_prompt=16, max_completion=8, fresh_head=True)
+    second = functions(run)
+    assert list(second) == ["learned", "chrf"]
+    assert second["chrf"] is first["chrf"]
+    assert functions(run)["learned"] is second["learned"]
