@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.order import Portion
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 
 B = TypeVar("B", bound="Batch")
@@ -34,7 +35,8 @@ class PromptBatch(Batch):
         prompt_mask: (b, p) bool.
         rows: the b rows that the ids were made of.
         truncated: (b,) bool, prompts that lost text to the limit.
-        ids: (b,) int64 position of each row in its data set.
+        ids: (b,) int64 position of each row in its data set; -1 where a row only fills up and is not to count.
+        portion: which part of the batch over all ranks this is.
     """
 
     prompt_ids: Tensor
@@ -42,10 +44,15 @@ class PromptBatch(Batch):
     rows: list[PromptRow]
     truncated: Tensor
     ids: Tensor
+    portion: Portion
 
     def repeated(self, times: int) -> PromptBatch:
         """(times * b) prompts: each this often, the same ones beside each other."""
-        tensors = {f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self) if f.name != "rows"}
+        tensors: dict[str, Any] = {
+            f.name: v.repeat_interleave(times, 0)
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, rows=[row for row in self.rows for _ in range(times)], **tensors)
 
 
@@ -58,6 +65,7 @@ class SFTBatch(Batch):
         response_ids: (b, r) int64, padded on the right; for an encoder (b, 1), the label's index.
         response_mask: (b, r) bool.
         weights: (b, r) float, weight of each token's loss; 0 on padding.
+        portion: which part of the batch over all ranks this is.
     """
 
     prompt_ids: Tensor
@@ -65,6 +73,7 @@ class SFTBatch(Batch):
     response_ids: Tensor
     response_mask: Tensor
     weights: Tensor
+    portion: Portion
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class PairBatch(Batch):
         input_ids, mask, type_ids: (2b, t), padded on the right; ``type_ids`` None where the model has none.
         weight, margin: (b,) float.
         lengths: (2b,) int64 length of each completion in characters.
+        counts: (b,) bool, false where a pair only fills up.
+        portion: which part of the batch over all ranks this is.
     """
 
     input_ids: Tensor
@@ -83,6 +94,8 @@ class PairBatch(Batch):
     weight: Tensor
     margin: Tensor
     lengths: Tensor
+    counts: Tensor
+    portion: Portion
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> tuple[Tensor, Tensor]:
@@ -101,8 +114,13 @@ def _pad_prompts(prompts: Sequence[Sequence[int]], codec: Codec) -> tuple[Tensor
     return pad(prompts, codec.pad_id, "left" if codec.kind == "causal" else "right")
 
 
-def prompt_batch(rows: Sequence[tuple[int, PromptRow]], codec: Codec) -> PromptBatch:
+def _whole(rows: Sequence[Any]) -> Portion:
+    return Portion(list(range(len(rows))), len(rows))
+
+
+def prompt_batch(rows: Sequence[tuple[int, PromptRow]], codec: Codec, portion: Portion | None = None) -> PromptBatch:
     """Encode and pad prompts, each given with its position in the data set."""
+    portion = portion or _whole(rows)
     encoded = [codec.encode_prompt(row.prompt) for _, row in rows]
     ids, mask = _pad_prompts([e.ids for e in encoded], codec)
     return PromptBatch(
@@ -110,7 +128,8 @@ def prompt_batch(rows: Sequence[tuple[int, PromptRow]], codec: Codec) -> PromptB
         mask,
         [row for _, row in rows],
         torch.tensor([e.truncated for e in encoded]),
-        torch.tensor([i for i, _ in rows]),
+        torch.tensor([i if k < portion.real else -1 for k, (i, _) in enumerate(rows)]),
+        portion,
     )
 
 
@@ -130,6 +149,12 @@ class EncodedSFT:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
+    @property
+    def weight(self) -> float:
+        """Sum of its tokens' weights in the loss."""
+        learnt = len(self.prompt) - 1 if self.prompt_weight else 0  # nothing foretells the first token
+        return len(self.response) + self.prompt_weight * learnt
+
 
 def encode_sft(row: SFTRow, codec: Codec, prompt_weight: float = 0.0) -> EncodedSFT:
     """Ids of a demonstration."""
@@ -138,7 +163,7 @@ def encode_sft(row: SFTRow, codec: Codec, prompt_weight: float = 0.0) -> Encoded
     return EncodedSFT(prompt.ids, response, prompt_weight, prompt.truncated, cut)
 
 
-def sft_batch(rows: Sequence[EncodedSFT], codec: Codec) -> SFTBatch:
+def sft_batch(rows: Sequence[EncodedSFT], codec: Codec, portion: Portion | None = None) -> SFTBatch:
     """Pad demonstrations.
 
     With a prompt loss, a row's prompt is its first token alone and the rest of it leads the response, at its weight:
@@ -151,11 +176,12 @@ def sft_batch(rows: Sequence[EncodedSFT], codec: Codec) -> SFTBatch:
     weights = response_mask.float()
     for i, (row, k) in enumerate(zip(rows, split, strict=True)):
         weights[i, : len(row.prompt) - k] = row.prompt_weight
-    return SFTBatch(prompt_ids, prompt_mask, response_ids, response_mask, weights)
+    return SFTBatch(prompt_ids, prompt_mask, response_ids, response_mask, weights, portion or _whole(rows))
 
 
-def pair_batch(rows: Sequence[PreferenceRow], codec: Codec) -> PairBatch:
+def pair_batch(rows: Sequence[PreferenceRow], codec: Codec, portion: Portion | None = None) -> PairBatch:
     """Encode and pad preferences."""
+    portion = portion or _whole(rows)
     texts = [(row.prompt, row.chosen) for row in rows] + [(row.prompt, row.rejected) for row in rows]
     pairs = [codec.encode_pair(prompt, completion) for prompt, completion in texts]
     input_ids, mask = pad([p.ids for p in pairs], codec.pad_id)
@@ -167,4 +193,6 @@ def pair_batch(rows: Sequence[PreferenceRow], codec: Codec) -> PairBatch:
         torch.tensor([row.weight for row in rows], dtype=torch.float),
         torch.tensor([row.margin for row in rows], dtype=torch.float),
         torch.tensor([len(completion) for _, completion in texts]),
+        torch.arange(len(rows)) < portion.real,
+        portion,
     )

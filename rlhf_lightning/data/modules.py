@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from rlhf_lightning.data.batches import encode_sft, pair_batch, prompt_batch, sft_batch
 from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.order import EvalOrder, Rows, TrainOrder, grouped_by_length, shuffled
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 from rlhf_lightning.errors import UserError
-
-
-class LengthGroupedSampler(Sampler[int]):
-    """Random order in which rows of like length stand together, so that batches hold little padding.
-
-    Rows are shuffled, cut into chunks of 32 batches, sorted within each chunk, and the batches shuffled again.
-
-    Args:
-        lengths: length of each row.
-        batch_size: rows a batch, over all ranks.
-        seed: of the order; every pass has an order of its own, the same on every rank.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.passes = 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.passes)
-        self.passes += 1
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        chunk = 32 * self.batch_size
-        grouped = [
-            i
-            for start in range(0, len(order), chunk)
-            for i in sorted(order[start : start + chunk], key=lambda i: self.lengths[i])
-        ]
-        batches = [grouped[start : start + self.batch_size] for start in range(0, len(grouped), self.batch_size)]
-        # A short last batch stays last: in the middle it would shift every batch after it.
-        whole = [b for b in batches if len(b) == self.batch_size]
-        short = [b for b in batches if len(b) < self.batch_size]
-        for b in torch.randperm(len(whole), generator=generator).tolist():
-            yield from whole[b]
-        for batch in short:
-            yield from batch
 
 
 def _need(rows: Sequence[object], what: str) -> None:
@@ -58,7 +21,59 @@ def _need(rows: Sequence[object], what: str) -> None:
         raise UserError(f"there are no {what}")
 
 
-class _PromptValidation(L.LightningDataModule):
+class _Module(L.LightningDataModule):
+    """Loaders whose batches are dealt out to the Trainer's ranks."""
+
+    codec: Codec
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return (
+            {"rank": 0, "world": 1} if trainer is None else {"rank": trainer.global_rank, "world": trainer.world_size}
+        )
+
+    def _done(self) -> int:
+        """Batches of the current epoch that have been trained on."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _train_loader(
+        self,
+        rows: Sequence[Any],
+        collate: Callable[..., Any],
+        order: Callable[[int], list[int]],
+        batch_size: int,
+        weights: Sequence[float] | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader:
+        steps = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        sampler = TrainOrder(
+            order,
+            len(rows),
+            batch_size,
+            **self._ranks(),
+            weights=weights,
+            accumulate=steps,
+            drop_last=drop_last,
+            done=self._done,
+        )
+        return self._loader(rows, sampler, collate)
+
+    def _eval_loader(self, rows: Sequence[Any], collate: Callable[..., Any], batch_size: int) -> DataLoader | list:
+        if not rows:
+            return []
+        return self._loader(rows, EvalOrder(len(rows), batch_size, **self._ranks()), collate)
+
+    def _loader(self, rows: Sequence[Any], sampler: TrainOrder | EvalOrder, collate: Callable[..., Any]) -> DataLoader:
+        return DataLoader(
+            Rows(rows),
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=lambda fetched: collate(fetched[0], self.codec, fetched[1]),
+            generator=torch.Generator(),  # without it a number of the global one is drawn whenever this is iterated
+        )
+
+
+class _PromptValidation(_Module):
     """Held-out prompts, answered and measured in validation and test."""
 
     def __init__(self, validation: Sequence[PromptRow], codec: Codec, eval_batch_size: int) -> None:
@@ -67,10 +82,7 @@ class _PromptValidation(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out prompts in their order; batches of `PromptBatch`."""
-        if not self.validation:
-            return []
-        collate = partial(prompt_batch, codec=self.codec)
-        return DataLoader(list(enumerate(self.validation)), batch_size=self.eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+        return self._eval_loader(list(enumerate(self.validation)), prompt_batch, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader | list:
         """The same as for validation."""
@@ -128,14 +140,18 @@ class SFTDataModule(_PromptValidation):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""
-        ranks = self.trainer.world_size if self.trainer is not None else 1
-        lengths = [len(row) for row in self.train] if self.group_by_length else [0] * len(self.train)
-        sampler = LengthGroupedSampler(lengths, self.batch_size * ranks, self.seed)
-        collate = partial(sft_batch, codec=self.codec)
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+        total = self.batch_size * self._ranks()["world"]
+        lengths = [len(row) for row in self.train]
+
+        def order(epoch: int) -> list[int]:
+            if self.group_by_length:
+                return grouped_by_length(lengths, total, self.seed, epoch)
+            return shuffled(len(lengths), self.seed, epoch)
+
+        return self._train_loader(self.train, sft_batch, order, self.batch_size, [row.weight for row in self.train])
 
 
-class PreferenceDataModule(L.LightningDataModule):
+class PreferenceDataModule(_Module):
     """Preferences to learn a reward from.
 
     Args:
@@ -166,18 +182,19 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`, of like lengths."""
-        ranks = self.trainer.world_size if self.trainer is not None else 1
+        total = self.batch_size * self._ranks()["world"]
         lengths = [max(len(row.chosen), len(row.rejected)) + len(str(row.prompt.text)) for row in self.train]
-        sampler = LengthGroupedSampler(lengths, self.batch_size * ranks, self.seed)
-        collate = partial(pair_batch, codec=self.codec)
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+        return self._train_loader(
+            self.train,
+            pair_batch,
+            lambda epoch: grouped_by_length(lengths, total, self.seed, epoch),
+            self.batch_size,
+            [row.weight for row in self.train],
+        )
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out preferences."""
-        if not self.validation:
-            return []
-        collate = partial(pair_batch, codec=self.codec)
-        return DataLoader(self.validation, batch_size=self.eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+        return self._eval_loader(self.validation, pair_batch, self.eval_batch_size)
 
 
 class PromptDataModule(_PromptValidation):
@@ -214,18 +231,16 @@ class PromptDataModule(_PromptValidation):
     def train_dataloader(self) -> DataLoader:
         """Batches of `PromptBatch`, all of ``batch_size``."""
         _need(self.train, "prompts to answer: give data.prompts or data.train, or leave ppo out of stages")
-        ranks = self.trainer.world_size if self.trainer is not None else 1
+        ranks = self._ranks()["world"]
         if len(self.train) < self.batch_size * ranks:
             raise UserError(
                 f"{len(self.train)} prompts are fewer than one batch of {self.batch_size} on each of {ranks} devices: "
                 "lower ppo.loader.batch_size"
             )
-        # Under several ranks Lightning puts a DistributedSampler in its place, which keeps the shuffling.
-        return DataLoader(
-            self.train,  # type: ignore[arg-type]
-            batch_size=self.batch_size,
-            shuffle=True,
+        return self._train_loader(
+            self.train,
+            prompt_batch,
+            lambda epoch: shuffled(len(self.train), self.seed, epoch),
+            self.batch_size,
             drop_last=True,
-            generator=torch.Generator().manual_seed(self.seed),
-            collate_fn=partial(prompt_batch, codec=self.codec),
         )

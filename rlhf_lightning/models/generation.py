@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
 
 
 @dataclass(frozen=True)
@@ -18,12 +24,14 @@ class Sampling:
         temperature: what logits are divided by.
         top_k: draw among the k most likely; 0 is all. Truncated sampling makes KL estimates wrong: not for training.
         top_p: draw among the most likely that together have this probability; 1 is all.
+        seed: of the draws.
     """
 
     greedy: bool = False
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    seed: int = 0
 
 
 class Completions(NamedTuple):
@@ -60,3 +68,74 @@ def mask_after_end(ids: Tensor, eos_ids: Tensor) -> tuple[Tensor, Tensor]:
     is_end = torch.isin(ids, eos_ids)
     ends_before = is_end.long().cumsum(1) - is_end.long()
     return ends_before == 0, is_end.any(1)
+
+
+def uniforms(ids: Sequence[int], width: int, seed: int, turn: int = 0) -> Tensor:
+    """The random numbers that rows are sampled with: they follow from seed, turn and row alone.
+
+    So a row is answered alike whatever shares its batch, on whichever rank, before or after an interruption.
+
+    Args:
+        ids: of the b rows; a row that occurs again in a batch gets other numbers than before.
+        width: numbers a row.
+        seed: of all.
+        turn: which time the rows are answered.
+
+    Returns:
+        (b, width) float64 in [0, 1).
+    """
+    times: Counter[int] = Counter()
+    drawn = np.empty((len(ids), width))
+    for i, id in enumerate(ids):
+        drawn[i] = np.random.default_rng((seed, turn, id % 2**32, times[id])).random(width)
+        times[id] += 1
+    return torch.from_numpy(drawn)
+
+
+def draw(logits: Tensor, u: Tensor) -> Tensor:
+    """One token a row, by the inverse of the cumulative distribution.
+
+    Args:
+        logits: (b, v); -inf is never drawn.
+        u: (b,) in [0, 1).
+
+    Returns:
+        (b,) int64.
+    """
+    cumulative = logits.float().softmax(-1).double().cumsum(-1)
+    # The first token whose cumulative probability is above u; one of probability 0 adds nothing, so is never first.
+    at = (u.to(cumulative) * cumulative[:, -1]).unsqueeze(1)
+    return torch.searchsorted(cumulative, at, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+
+
+class _Draw:
+    """Leaves of a step's tokens only the one that its random number stands for."""
+
+    def __init__(self, u: Tensor, start: int) -> None:
+        self.u, self.start = u, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = draw(scores, self.u[:, input_ids.shape[1] - self.start])
+        return torch.full_like(scores, -torch.inf).scatter_(1, token.unsqueeze(1), 0.0)
+
+
+def processors(sampling: Sampling, u: Tensor, start: int) -> LogitsProcessorList:
+    """What turns the greedy `generate` of transformers into one that samples with given random numbers.
+
+    Args:
+        sampling: how.
+        u: (b, r) in [0, 1).
+        start: tokens that a decoder's input has before the first is drawn.
+    """
+    from transformers import LogitsProcessorList
+    from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    made = LogitsProcessorList()
+    if sampling.temperature != 1:
+        made.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k:
+        made.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        made.append(TopPLogitsWarper(sampling.top_p))
+    made.append(_Draw(u, start))
+    return made

@@ -17,7 +17,7 @@ from rlhf_lightning.algorithms import token_logprobs
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.data.encoding import Codec, Kind
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.models.generation import Completions, Sampling, mask_after_end
+from rlhf_lightning.models.generation import Completions, Sampling, mask_after_end, processors, uniforms
 from rlhf_lightning.models.loading import (
     LoraSpec,
     ModelSpec,
@@ -267,20 +267,25 @@ class Policy(nn.Module):
         return loss, {"token_accuracy": (right * batch.weights).sum() / weight}
 
     @torch.no_grad()
-    def complete(self, batch: PromptBatch, sampling: Sampling) -> Completions:
-        """Answer prompts with at most ``codec.max_completion`` tokens, cut after the first end of sequence."""
+    def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:
+        """Answer prompts with at most ``codec.max_completion`` tokens, cut after the first end of sequence.
+
+        ``turn`` says which time these prompts are answered: the same turn gives the same answers.
+        """
         from transformers import GenerationConfig
 
-        if sampling.greedy:
-            how = GenerationConfig(do_sample=False)
-        else:
-            how = GenerationConfig(
-                do_sample=True, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-            )
-        how.max_new_tokens = self.codec.max_completion
+        width = self.codec.max_completion
+        how = GenerationConfig(do_sample=False, max_new_tokens=width)
         how.pad_token_id, how.eos_token_id = self.codec.pad_id, self.eos_ids  # type: ignore[assignment]
+        drawing = None
+        if not sampling.greedy:
+            u = uniforms(batch.ids.tolist(), width, sampling.seed, turn).to(batch.prompt_ids.device)
+            drawing = processors(sampling, u, batch.prompt_ids.shape[1] if self.kind == "causal" else 1)
         ids = self.model.generate(  # type: ignore[operator]
-            inputs=batch.prompt_ids, attention_mask=batch.prompt_mask.long(), generation_config=how
+            inputs=batch.prompt_ids,
+            attention_mask=batch.prompt_mask.long(),
+            generation_config=how,
+            logits_processor=drawing,
         )
         ids = ids[:, batch.prompt_ids.shape[1] :] if self.kind == "causal" else ids[:, 1:]
         mask, ended = mask_after_end(ids, torch.tensor(self.eos_ids, device=ids.device))

@@ -82,7 +82,7 @@ def with_learned(run: Run, rewards: dict[str, Reward]) -> dict[str, Reward]:
 def sampling(run: Run) -> Sampling:
     """How answers are drawn when they are measured."""
     cfg = run.cfg["evaluate"]
-    return Sampling(cfg["greedy"], cfg["temperature"], cfg["top_k"], cfg["top_p"])
+    return Sampling(cfg["greedy"], cfg["temperature"], cfg["top_k"], cfg["top_p"], run.cfg["seed"])
 
 
 def measure(run: Run, name: str, model: str, reference: Any = None) -> None:

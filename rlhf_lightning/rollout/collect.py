@@ -98,6 +98,7 @@ def collect(
     reference: Reference | None,
     critic: Critic | None,
     forward_batch_size: int,
+    turn: int = 0,
 ) -> Rollout:
     """Sample a response to every prompt, score it, and look at it with policy, reference and critic.
 
@@ -109,9 +110,10 @@ def collect(
         reference: what the KL is taken against; None where there is no KL penalty.
         critic: a critic apart from the policy.
         forward_batch_size: rows a forward pass.
+        turn: which time responses are sampled; each has draws of its own.
     """
     clock = time.perf_counter()
-    answers = policy.complete(batch, sampling)
+    answers = policy.complete(batch, sampling, turn)
     seconds = {"sample": time.perf_counter() - clock}
 
     clock = time.perf_counter()

@@ -57,15 +57,14 @@ class Evaluator(nn.Module):
         self.sampling = sampling or Sampling(greedy=True)
         self.means = nn.ModuleDict({name: MeanMetric() for name in (rewards.rewards if rewards else {})})
         self.kl = MeanMetric()
-        self.seen = 0
         self.source: dict[str, Metric] = {}
         """Which metric gave each of the measures that `compute` named."""
 
     @torch.no_grad()
-    def step(self, policy: Policy | Classifier, batch: PromptBatch, trainer: L.Trainer) -> list[Sample]:
+    def step(self, policy: Policy | Classifier, batch: PromptBatch) -> list[Sample]:
         """Answer a batch, add the answers to the metrics, and return them."""
         answers = policy.complete(batch, self.sampling)
-        keep = self._firsts(batch.ids, trainer)
+        keep = [i for i, id in enumerate(batch.ids.tolist()) if id >= 0]
         rows, texts = [batch.rows[i] for i in keep], [answers.texts[i] for i in keep]
         lengths, ended = answers.lengths[keep].tolist(), answers.ended[keep].tolist()
         for metric in self.metrics.values():
@@ -78,15 +77,6 @@ class Evaluator(nn.Module):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
             self.kl.update(kl)
         return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
-
-    def _firsts(self, ids: Tensor, trainer: L.Trainer) -> list[int]:
-        """Which rows of a batch are no repeats: the distributed sampler fills up the last round with rows it had."""
-        world, rank = trainer.world_size, trainer.global_rank
-        if world == 1:
-            return list(range(len(ids)))  # no sampler in between: whatever order the loader gives is the user's own
-        expected = [(self.seen + j) * world + rank for j in range(len(ids))]
-        self.seen += len(ids)
-        return [j for j, (i, e) in enumerate(zip(ids.tolist(), expected, strict=True)) if i == e]
 
     def compute(self) -> dict[str, float]:
         """All measures by name, over all ranks, and start anew."""
@@ -106,7 +96,6 @@ class Evaluator(nn.Module):
             key = name if name not in results else f"reward/{name}"
             results[key] = float(mean.compute())  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
-        self.seen = 0
         return results
 
 
@@ -142,7 +131,7 @@ class EvaluateModule(L.LightningModule):
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, list[Sample]]:
         """Answer a batch; the samples go to the callbacks."""
-        return {"samples": self.evaluator.step(self.policy, batch, self.trainer)}
+        return {"samples": self.evaluator.step(self.policy, batch)}
 
     def on_test_epoch_end(self) -> None:
         """Log the measures of all batches."""
@@ -151,4 +140,5 @@ class EvaluateModule(L.LightningModule):
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
         """Answer a batch, measuring nothing."""
         answers = self.policy.complete(batch, self.evaluator.sampling)
-        return [Sample(int(i), row, text) for i, row, text in zip(batch.ids, batch.rows, answers.texts, strict=True)]
+        answered = zip(batch.ids.tolist(), batch.rows, answers.texts, strict=True)
+        return [Sample(i, row, text) for i, row, text in answered if i >= 0]

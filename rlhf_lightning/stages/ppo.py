@@ -33,6 +33,7 @@ from rlhf_lightning.algorithms import (
 from rlhf_lightning.algorithms.kl import KLKind
 from rlhf_lightning.algorithms.rewards import MissingEOS
 from rlhf_lightning.data.batches import PromptBatch
+from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
@@ -122,6 +123,7 @@ class PPOModule(L.LightningModule):
         optimizer: made of parameter groups and ``lr``.
         schedule: made of the optimizer and the number of updates (rounds), stepped once a round.
         critic: a model of its own for the values, made with ``value_head=True``.
+        seed: of sampling and of the order in which responses are learnt from.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
 
     Raises:
@@ -158,6 +160,7 @@ class PPOModule(L.LightningModule):
         optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.linear,
         critic: Policy | None = None,
+        seed: int = 0,
         evaluator: Evaluator | None = None,
     ) -> None:
         check_settings(locals())
@@ -181,14 +184,11 @@ class PPOModule(L.LightningModule):
         self.gamma, self.lam = gamma, lam
         self.whiten_advantages, self.whiten_rewards = whiten_advantages, whiten_rewards
         self.missing_eos, self.missing_eos_penalty = missing_eos, missing_eos_penalty
-        self.sampling = Sampling(temperature=temperature)
+        self.sampling, self.seed = Sampling(temperature=temperature, seed=seed), seed
+        self.rounds = 0
+        """Rounds that have been had; each has random numbers of its own."""
         self.lr, self.value_lr, self.max_grad_norm = lr, value_lr, max_grad_norm
         self.optimizer, self.schedule = optimizer, schedule
-
-    def on_train_start(self) -> None:
-        """Let every rank draw responses of its own: `seed_everything` gives all of them the same random numbers."""
-        if self.trainer.world_size > 1:
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     @property
     def steps_per_batch(self) -> int:
@@ -209,6 +209,7 @@ class PPOModule(L.LightningModule):
             self.reference,
             self._critic_values if self.critic is not None else None,
             self.micro_batch_size or len(batch.rows),
+            self.rounds,
         )
         rollout = self.level_values(rollout)
         advantages, returns, stats = self.advantages(rollout)
@@ -224,6 +225,7 @@ class PPOModule(L.LightningModule):
             kl = self.trainer.strategy.reduce(kl, reduce_op="mean")  # type: ignore[assignment]
             self.controller.update(float(kl), len(rollout) * self.trainer.world_size)
         self._log(stats, len(rollout))
+        self.rounds += 1
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _critic_values(
@@ -316,7 +318,9 @@ class PPOModule(L.LightningModule):
         sums: dict[str, Tensor | float] = defaultdict(float)
         gap = torch.zeros((), device=self.device)
         for epoch in range(self.epochs):
-            order = torch.randperm(len(rollout), device=self.device)
+            order = torch.tensor(
+                shuffled(len(rollout), self.seed, self.rounds * self.epochs + epoch), device=self.device
+            )
             for step, rows in enumerate(order.tensor_split(self.minibatches)):
                 # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
                 rows = rows[rollout.lengths[rows].argsort()]
@@ -404,7 +408,7 @@ class PPOModule(L.LightningModule):
         """Answer held-out prompts; the samples go to the callbacks."""
         if self.evaluator is None:
             return None
-        return {"samples": self.evaluator.step(self.policy, batch, self.trainer)}
+        return {"samples": self.evaluator.step(self.policy, batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches as ``ppo/val/<measure>``."""
@@ -433,9 +437,10 @@ class PPOModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.updates)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The KL coefficient belongs to the state of the run."""
-        checkpoint["kl_controller"] = self.controller.state_dict()
+        """The KL coefficient and the number of rounds belong to the state of the run."""
+        checkpoint["kl_controller"], checkpoint["rounds"] = self.controller.state_dict(), self.rounds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
+        """Take them up again."""
         self.controller.load_state_dict(checkpoint["kl_controller"])
+        self.rounds = checkpoint["rounds"]

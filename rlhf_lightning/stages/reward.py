@@ -14,6 +14,7 @@ from rlhf_lightning import optim
 from rlhf_lightning.algorithms import pairwise_loss
 from rlhf_lightning.data.batches import PairBatch
 from rlhf_lightning.models.reward_model import RewardModel
+from rlhf_lightning.stages.logging import log_step
 
 
 class RewardModule(L.LightningModule):
@@ -57,21 +58,17 @@ class RewardModule(L.LightningModule):
         self.model.train()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch; over ranks and accumulated batches it averages to that of all their pairs."""
         loss, stats = pairwise_loss(*self._gaps(batch), batch.margin, batch.weight)
-        size = len(batch.weight)
-        self.log("reward/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log("reward/accuracy", stats["accuracy"], prog_bar=True, batch_size=size)
-        self.log("reward/gap", stats["gap"], batch_size=size)
-        self.log("reward/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
-        return loss
+        log_step(self, "reward", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss", "accuracy"))
+        return loss * batch.portion.scale
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add held-out pairs to the measures."""
-        chosen, rejected = self._gaps(batch)
+        chosen, rejected = (scores[batch.counts] for scores in self._gaps(batch))
         gap = chosen - rejected
         right = (gap > 0).float() + 0.5 * (gap == 0).float()
-        chosen_length, rejected_length = batch.lengths.chunk(2)
+        chosen_length, rejected_length = (lengths[batch.counts] for lengths in batch.lengths.chunk(2))
         longer = (chosen_length > rejected_length).float() + 0.5 * (chosen_length == rejected_length).float()
         measured = {
             "loss": -torch.nn.functional.logsigmoid(gap),

@@ -12,6 +12,7 @@ from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
+from rlhf_lightning.stages.logging import log_step
 
 
 class SFTModule(L.LightningModule):
@@ -45,19 +46,16 @@ class SFTModule(L.LightningModule):
         self.policy.train()
 
     def training_step(self, batch: SFTBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch; over ranks and accumulated batches it averages to that of all their tokens."""
         loss, stats = self.policy.sft_loss(batch)
-        size = len(batch.response_ids)
-        self.log("sft/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"sft/{name}": value for name, value in stats.items()}, batch_size=size)
-        self.log("sft/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
-        return loss
+        log_step(self, "sft", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss",))
+        return loss * batch.portion.scale
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, list[Sample]] | None:
         """Answer held-out prompts; the samples go to the callbacks."""
         if self.evaluator is None:
             return None
-        return {"samples": self.evaluator.step(self.policy, batch, self.trainer)}
+        return {"samples": self.evaluator.step(self.policy, batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches."""

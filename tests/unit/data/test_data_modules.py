@@ -4,11 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlhf_lightning.data.encoding import Codec
-from rlhf_lightning.data.modules import LengthGroupedSampler, PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow, SFTRow
 from rlhf_lightning.errors import UserError
 
@@ -22,50 +20,11 @@ def codec(tokenizer):
     return Codec(tokenizer("llama"), "causal", 40, 20)
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 9), st.integers(0, 3))
-def test_sampler_is_a_permutation_each_pass(lengths, batch_size, seed):
-    sampler = LengthGroupedSampler(lengths, batch_size, seed)
-    first, second = list(sampler), list(sampler)
-    assert sorted(first) == sorted(second) == list(range(len(lengths)))
-    assert len(sampler) == len(lengths)
-    again = LengthGroupedSampler(lengths, batch_size, seed)
-    assert [list(again), list(again)] == [first, second]
-
-
-def padding(order, lengths, size):
-    batches = [[lengths[i] for i in order[s : s + size]] for s in range(0, len(order), size)]
-    return sum(max(b) * len(b) - sum(b) for b in batches)
-
-
-def test_sampler_groups_by_length_in_random_order():
-    lengths = torch.randint(1, 200, (1003,), generator=torch.Generator().manual_seed(1)).tolist()
-    sampler = LengthGroupedSampler(lengths, 16, 0)
-    orders = [list(sampler) for _ in range(3)]
-    chance = padding(range(1003), lengths, 16)
-    assert all(padding(order, lengths, 16) < chance / 5 for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-    assert orders[0] != list(LengthGroupedSampler(lengths, 16, 7))
-    means = [sum(lengths[i] for i in orders[0][s : s + 16]) for s in range(0, 480, 16)]
-    assert means != sorted(means), "batches must not go from short to long"
-    # The short last batch stays last: every other one is whole and of like lengths.
-    assert all(
-        max(lengths[i] for i in batch) - min(lengths[i] for i in batch) < 60
-        for batch in (orders[0][s : s + 16] for s in range(0, 480, 16))
-    )
-
-
-def test_sampler_without_lengths_shuffles_all():
-    order = list(LengthGroupedSampler([0] * 100, 4, 0))
-    assert order != list(range(100))
-    assert sum(abs(a - b) for a, b in itertools.pairwise(order)) > 1000
-
-
 def test_sft_module(codec):
     module = SFTDataModule(DEMONSTRATIONS, PROMPTS, codec, batch_size=4, eval_batch_size=6)
     loader = module.train_dataloader()
     sizes = [len(batch.response_ids) for batch in loader]
     assert sizes == [4, 4, 4, 4, 4, 2]
-    assert loader.sampler.batch_size == 4
     rows = [
         tuple(r[m].tolist()) for batch in loader for r, m in zip(batch.response_ids, batch.response_mask, strict=True)
     ]
@@ -94,18 +53,70 @@ def test_sft_module_prompt_loss_and_ungrouped(codec):
     module = SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=22, prompt_loss_weight=0.5, group_by_length=False)
     (batch,) = module.train_dataloader()
     assert {0.5, 1.0} <= set(batch.weights.unique().tolist()) <= {0.0, 0.5, 1.0}
-    assert set(module.train_dataloader().sampler.lengths) == {0}
 
 
-def test_modules_group_over_all_ranks(codec):
-    modules = [
-        SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=4),
-        PreferenceDataModule(PREFERENCES, [], codec, batch_size=4),
-    ]
-    for module in modules:
-        module.trainer = SimpleNamespace(world_size=3)
-        assert module.train_dataloader().sampler.batch_size == 12
-        assert module.train_dataloader().batch_size == 4
+def on_rank(rank, world, accumulate=1, ready=0):
+    """What the modules ask of a Trainer."""
+    progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=ready)))
+    return SimpleNamespace(
+        world_size=world,
+        global_rank=rank,
+        accumulate_grad_batches=accumulate,
+        fit_loop=SimpleNamespace(epoch_loop=progress),
+    )
+
+
+@pytest.mark.parametrize("made", ["sft", "preferences", "prompts"])
+def test_ranks_share_the_batches_of_one_process(made, codec):
+    """Two ranks with batches of 2 see, step for step, the rows that one process sees with batches of 4."""
+
+    def texts(batch):
+        if made == "prompts":
+            return [row.prompt.text for row in batch.rows][: batch.portion.real]
+        if made == "sft":
+            return [
+                tuple(ids[mask].tolist()) for ids, mask in zip(batch.response_ids, batch.response_mask, strict=True)
+            ][: batch.portion.real]
+        return batch.lengths[: batch.portion.real].tolist()
+
+    def batches(rank, world):
+        size = 4 // world
+        module = {
+            "sft": lambda: SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=size),
+            "preferences": lambda: PreferenceDataModule(PREFERENCES, [], codec, batch_size=size),
+            "prompts": lambda: PromptDataModule(PROMPTS, [], codec, batch_size=size),
+        }[made]()
+        module.trainer = on_rank(rank, world)
+        return [texts(batch) for batch in module.train_dataloader()]
+
+    whole = batches(0, 1)
+    parts = [batches(rank, 2) for rank in range(2)]
+    assert len(parts[0]) == len(parts[1]) == len(whole)
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert batch == [part for pair in itertools.zip_longest(first, second) for part in pair if part is not None]
+
+
+def test_a_loader_goes_on_where_the_training_is(codec):
+    """Resumed after three batches of the second epoch, it gives the fourth and those after it."""
+    module = SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=4)
+
+    def epoch(ready):
+        module.trainer = on_rank(0, 1, ready=ready)
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(1)
+        return [batch.response_ids.tolist() for batch in loader], len(loader)
+
+    (whole, length), (rest, same) = epoch(0), epoch(3)
+    assert rest == whole[3:]
+    assert length == same == 6
+
+
+def test_a_loader_draws_no_global_random_number(codec):
+    module = PromptDataModule(PROMPTS, PROMPTS, codec, batch_size=4)
+    before = torch.random.get_rng_state()
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        list(loader)
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_preference_module(codec):
@@ -119,7 +130,11 @@ def test_preference_module(codec):
 def test_prompt_module_drops_the_last_short_batch(codec):
     def passes(seed):
         loader = PromptDataModule(PROMPTS, PROMPTS[:2], codec, batch_size=4, seed=seed).train_dataloader()
-        return [[batch.ids.tolist() for batch in loader] for _ in range(2)]
+        made = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            made.append([batch.ids.tolist() for batch in loader])
+        return made
 
     one, two = passes(0)
     assert [len(ids) for ids in one] == [4, 4]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.tiny_models import KINDS, batch_of, write_model
+from helpers.tiny_models import KINDS, batch_of, rows, write_model
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rlhf_lightning.data.batches import prompt_batch
 from rlhf_lightning.models import Policy, Sampling
-from rlhf_lightning.models.generation import mask_after_end
+from rlhf_lightning.models.generation import draw, mask_after_end, uniforms
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,6 @@ def test_own_generation_settings_do_not_leak(kind: str, tmp_path, make_policy) -
     for sampling in (Sampling(temperature=1.0), Sampling(greedy=True)):
         answers = []
         for policy in (plain, other):
-            torch.manual_seed(5)
             answers.append(policy.complete(batch_of(policy), sampling))
         assert torch.equal(answers[0].ids, answers[1].ids)
         assert answers[0].ids.shape[1] <= 8
@@ -78,16 +80,20 @@ def test_sampling_is_from_the_whole_distribution(make_policy) -> None:
     batch, seen = batch_of(policy), {}
     original = policy.model.generate
 
-    def recorded(**kwargs):
-        output = original(**kwargs, return_dict_in_generate=True, output_scores=True)
-        seen["scores"] = torch.stack(output.scores)
-        return output.sequences
+    def recorded(logits_processor, **kwargs):
+        class Recorder:
+            def __call__(self, input_ids, scores):
+                seen["scores"] = scores
+                return scores
+
+        logits_processor.insert(len(logits_processor) - 1, Recorder())
+        return original(logits_processor=logits_processor, **kwargs)
 
     policy.model.generate = recorded
     policy.complete(batch, Sampling(temperature=1.0))
     assert torch.isfinite(seen["scores"]).all()
     policy.complete(batch, Sampling(temperature=1.0, top_k=5))
-    assert torch.isfinite(seen["scores"][0, 0]).sum() == 5
+    assert torch.isfinite(seen["scores"][0]).sum() == 5
 
 
 def test_every_end_id_of_the_model_ends_a_response(tmp_path) -> None:
@@ -127,3 +133,46 @@ def test_published_settings_that_transformers_refuses_to_write(tmp_path) -> None
     Policy.load(str(folder), max_prompt=40, max_completion=8).save(tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert (saved["temperature"], saved["top_p"]) == (0.6, 0.9)
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Checklist 13: 20,000 draws from a distribution with a token that can't be drawn, by a chi-square test."""
+    logits = torch.tensor([0.0, 1.0, -torch.inf, 2.0, -1.0])
+    tokens = draw(logits.expand(20_000, 5), uniforms(range(20_000), 1, seed=3)[:, 0])
+    counts, expected = torch.bincount(tokens, minlength=5).double(), 20_000 * logits.double().softmax(0)
+    assert counts[2] == 0
+    possible = expected > 0
+    chi = ((counts - expected)[possible].square() / expected[possible]).sum()
+    assert chi < 16.3, "the 99.9th percentile with 3 degrees of freedom"
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=40), st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_the_first_token_above_its_number(logits: list[float], u: float) -> None:
+    """Against a loop that adds probabilities up."""
+    row = torch.tensor([logits])
+    probabilities = row.float().softmax(-1).double()[0].tolist()
+    (token,) = draw(row, torch.tensor([u], dtype=torch.float64)).tolist()
+    below, total = sum(probabilities[:token]), sum(probabilities)
+    assert below - 1e-9 <= u * total <= below + probabilities[token] + 1e-9
+    assert probabilities[token] > 0
+
+
+def test_extreme_numbers_draw_possible_tokens() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
+    assert draw(logits, torch.tensor([0.0], dtype=torch.float64)).item() == 1
+    assert draw(logits, torch.tensor([1 - 2**-53], dtype=torch.float64)).item() in (2, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_does_not_depend_on_its_batch(kind: str, make_policy) -> None:
+    """A row is answered alike alone and beside others; another seed or turn gives another answer."""
+    policy, how = make_policy(kind), Sampling(temperature=0.7, seed=1)
+    whole = policy.complete(batch_of(policy), how, turn=2)
+    for i, row in enumerate(rows()):
+        alone = policy.complete(prompt_batch([(i, row)], policy.codec), how, turn=2)
+        assert alone.texts == [whole.texts[i]]
+    others = [policy.complete(batch_of(policy), how, turn=3), policy.complete(batch_of(policy), Sampling(seed=2), 2)]
+    assert all(other.texts != whole.texts for other in others)
+    twice = policy.complete(batch_of(policy).repeated(2), how, turn=2)
+    assert twice.texts[::2] == whole.texts
+    assert twice.texts[1::2] != whole.texts, "a row's second response has numbers of its own"

@@ -72,7 +72,9 @@ def test_padding_content_changes_no_sft_loss(kind: str, make_policy) -> None:
         if noisy:
             prompt_ids = with_noise_in_padding(prompt_ids, clean.prompt_mask, 250)
             response_ids = with_noise_in_padding(response_ids, clean.response_mask, 250)
-        batch = type(clean)(prompt_ids, clean.prompt_mask, response_ids, clean.response_mask, clean.weights)
+        batch = type(clean)(
+            prompt_ids, clean.prompt_mask, response_ids, clean.response_mask, clean.weights, clean.portion
+        )
         policy.zero_grad()
         loss, stats = policy.sft_loss(batch)
         loss.backward()
@@ -109,13 +111,21 @@ def test_logprobs_of_generation_equal_those_of_a_forward(kind: str, make_policy)
     seen = {}
     original = policy.model.generate
 
-    def recorded(**kwargs):
-        output = original(**kwargs, return_dict_in_generate=True, output_scores=True)
-        seen["scores"] = torch.stack(output.scores, dim=1)
-        return output.sequences
+    def recorded(logits_processor, **kwargs):
+        scores: list[torch.Tensor] = []
+
+        class Recorder:
+            def __call__(self, input_ids, at_step):
+                scores.append(at_step)
+                return at_step
+
+        logits_processor.insert(len(logits_processor) - 1, Recorder())
+        output = original(logits_processor=logits_processor, **kwargs)
+        seen["scores"] = torch.stack(scores, dim=1)
+        return output
 
     policy.model.generate = recorded
-    answers = policy.complete(batch, Sampling(temperature=temperature))
+    answers = policy.complete(batch, Sampling(temperature=temperature, seed=2))
     del policy.model.generate
     assert answers.ended.any()
     assert not answers.ended.all(), "the test needs responses that end, and some that don't"

@@ -15,19 +15,18 @@ from rlhf_lightning.rewards import ConstantReward, RewardMix
 from rlhf_lightning.rollout import collect
 from rlhf_lightning.rollout.collect import trimmed
 
-SAMPLING = Sampling(temperature=0.7)
+SAMPLING = Sampling(temperature=0.7, seed=2)  # some responses end, and some don't
 
 
 def gathered(policy: Policy, reference: Reference | None = None, size: int = 4, noise: bool = False, critic=None):
     """A round with the same random numbers each time; with ``noise`` all padding holds random ids."""
-    torch.manual_seed(0)
     batch = batch_of(policy)
     original = policy.complete
     if noise:
         batch = replace(batch, prompt_ids=with_noise_in_padding(batch.prompt_ids, batch.prompt_mask, 250))
 
-        def complete(batch, sampling) -> Completions:
-            answers = original(batch, sampling)
+        def complete(batch, sampling, turn) -> Completions:
+            answers = original(batch, sampling, turn)
             return answers._replace(ids=with_noise_in_padding(answers.ids, answers.mask, 250))
 
         policy.complete = complete  # type: ignore[method-assign]

@@ -18,7 +18,6 @@ from rlhf_lightning.rewards import RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 
 MANY = [*PROMPTS, "the dog", "the log sat", "food"]
-ONE = SimpleNamespace(world_size=1, global_rank=0)
 
 
 def evaluator(**options) -> Evaluator:
@@ -83,27 +82,24 @@ def test_every_validation_starts_anew(make_policy) -> None:
     batch = batch_of(policy, MANY)
     results = []
     for _ in range(2):
-        measure.step(policy, batch, ONE)
+        measure.step(policy, batch)
         results.append(measure.compute())
     assert results[0] == pytest.approx(results[1])
 
 
-def test_repeats_of_the_distributed_sampler_are_left_out(make_policy) -> None:
-    """Seven rows on two ranks: the sampler gives rank 1 row 0 once more; it counts once, in every batch size."""
-    from torch.utils.data import DistributedSampler
-
+def test_rows_that_fill_up_are_left_out(make_policy) -> None:
+    """Seven rows on two ranks: every row counts once, in every batch size."""
     policy = make_policy("gpt2")
     given = rows(MANY)
     for size in (1, 2, 4):
         seen = []
         for rank in range(2):
-            order = list(DistributedSampler(given, num_replicas=2, rank=rank, shuffle=False))
-            assert len(order) == 4
+            data = PromptDataModule([], given, policy.codec, 0, size)
+            data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+            batches = list(data.val_dataloader())
+            assert len(batches) == -(-7 // (2 * size)), "as many on each rank"
             measure = evaluator()
-            for start in range(0, 4, size):
-                batch = prompt_batch([(i, given[i]) for i in order[start : start + size]], policy.codec)
-                samples = measure.step(policy, batch, SimpleNamespace(world_size=2, global_rank=rank))
-                seen += [sample.id for sample in samples]
+            seen += [sample.id for batch in batches for sample in measure.step(policy, batch)]
         assert sorted(seen) == list(range(7))
 
 
@@ -111,7 +107,7 @@ def test_any_order_counts_on_one_rank(make_policy) -> None:
     """A user's own loader may shuffle, or give rows ids of its own: nothing is taken for a repeat."""
     policy, measure = make_policy("gpt2"), evaluator()
     batch = prompt_batch([(i * 10, row) for i, row in reversed(list(enumerate(rows())))], policy.codec)
-    assert [s.id for s in measure.step(policy, batch, ONE)] == [30, 20, 10, 0]
+    assert [s.id for s in measure.step(policy, batch)] == [30, 20, 10, 0]
 
 
 def test_a_reward_named_like_a_measure_is_kept_apart(make_policy) -> None:
@@ -119,7 +115,7 @@ def test_a_reward_named_like_a_measure_is_kept_apart(make_policy) -> None:
     policy = make_policy("gpt2")
     measure = Evaluator({"exact_match": ExactMatch()}, RewardMix({"exact_match": length_reward}))
     given = rows(MANY)
-    samples = measure.step(policy, batch_of(policy, MANY), ONE)
+    samples = measure.step(policy, batch_of(policy, MANY))
     results = measure.compute()
     assert results["exact_match"] == 0
     expected = length_reward([], [s.completion for s in samples], [], []).mean().item()
@@ -129,7 +125,7 @@ def test_a_reward_named_like_a_measure_is_kept_apart(make_policy) -> None:
     results = {}
     for name in ("kl", "letters"):
         measure = Evaluator({}, RewardMix({name: length_reward}), reference=reference)
-        measure.step(policy, batch_of(policy, MANY), ONE)
+        measure.step(policy, batch_of(policy, MANY))
         results[name] = measure.compute()
     assert results["kl"]["kl"] == results["letters"]["kl"]
     assert results["kl"]["reward/kl"] == results["letters"]["letters"] == pytest.approx(expected)

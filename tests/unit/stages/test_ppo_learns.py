@@ -19,9 +19,8 @@ LETTER = "e"
 
 def mean_count(policy, draws: int = 8) -> float:
     """How many e's the policy's sampled responses have on average."""
-    torch.manual_seed(123)
     batch = batch_of(policy, [row.prompt.text for row in rows()] * draws)
-    texts = policy.complete(batch, Sampling(temperature=1.0)).texts
+    texts = policy.complete(batch, Sampling(temperature=1.0, seed=123)).texts
     return sum(text.count(LETTER) for text in texts) / len(texts)
 
 
@@ -34,9 +33,8 @@ def run(policy, reward, make_trainer, updates: int = 20, seed: int = 5, **option
         "schedule": optim.constant,
         "missing_eos_penalty": 0.0,
     }
-    module = PPOModule(policy, {"count": reward}, **{**settings, **options})
+    module = PPOModule(policy, {"count": reward}, **{**settings, "seed": seed, **options})
     data = PromptDataModule(rows() * 4, [], policy.codec, 16)
-    torch.manual_seed(seed)
     make_trainer(max_epochs=updates).fit(module, datamodule=data)
     return module
 
