@@ -23,6 +23,12 @@ register_resolvers()
 _failures: list[str] = []
 """Mistakes that ended jobs of this process, in words."""
 
+_preempted: list[str] = []
+"""Jobs that were told to stop, in words."""
+
+REQUEUE = 75
+"""Exit status of a run that is to be started again with resume=true (EX_TEMPFAIL of sysexits.h)."""
+
 
 @hydra.main(version_base="1.3", config_path="pkg://rlhf_lightning.conf", config_name="train")
 def run(cfg: DictConfig) -> float | None:
@@ -32,19 +38,24 @@ def run(cfg: DictConfig) -> float | None:
 
     settings = HydraConfig.get()
     sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+    from rlhf_lightning.callbacks.stopping import Preempted
+
     try:
-        return _job(cfg, Path(settings.runtime.output_dir), sweep)
+        return _job(cfg, Path(settings.runtime.output_dir), sweep, list(settings.overrides.task))
+    except Preempted as reason:
+        _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
+        return None
     except UserError as error:  # raised from here Hydra would print it in its own way, and end a sweep
         job = f"job {settings.job.num} ({' '.join(settings.overrides.task)}): " if sweep else ""
         _failures.append(f"{job}{error}")
         return None
 
 
-def _job(cfg: DictConfig, directory: Path, sweep: str | None) -> float | None:
+def _job(cfg: DictConfig, directory: Path, sweep: str | None, overrides: list[str]) -> float | None:
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
-    return run_pipeline(cfg, directory, sweep)
+    return run_pipeline(cfg, directory, sweep, overrides)
 
 
 def _quieten() -> None:
@@ -63,6 +74,8 @@ def _quieten() -> None:
         "in eval mode at the start",
         "smaller than the logging",
         "isinstance.treespec, LeafSpec",
+        "your dataloader is not resumable",  # its place follows from the progress, which is in the checkpoint
+        "Experiment logs directory",  # a stage's folder also holds its models
         "`is_gradient_checkpointing` is deprecated",  # transformers reads its own deprecated property under peft
     )
     for message in unneeded:
@@ -81,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and not as Hydra prints them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _failures.clear()
+    _preempted.clear()
     try:
+        _expand_resume()
         run()
+    except UserError as error:
+        return _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(explain(error))
     except ValueError as error:
@@ -96,7 +113,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
-    return max((_fail(message) for message in _failures), default=0)
+    if _failures:
+        return max(_fail(message) for message in _failures)
+    for message in _preempted:
+        print(f"rlhf-train: {message}", file=sys.stderr)
+    # Another rank's status would make Lightning kill rank zero, whose status the scheduler sees.
+    return REQUEUE if _preempted and os.environ.get("LOCAL_RANK", "0") == "0" else 0
+
+
+def _expand_resume() -> None:
+    """Turn ``resume=FOLDER`` into the command that the run in it was started with."""
+    given = [a for a in sys.argv[1:] if a.startswith("resume=")]
+    folder = given[-1].partition("=")[2] if given else ""
+    if folder.lower() in ("", "true", "false", "force", "null"):
+        return
+    from rlhf_lightning.pipeline.state import command_of
+
+    others = [a for a in sys.argv[1:] if not a.startswith("resume=")]
+    sys.argv[1:] = [*command_of(Path(folder)), *others]
 
 
 def _fail(message: str) -> int:

@@ -1,7 +1,19 @@
 """Callbacks and loggers: progress, samples, alarms, Weights & Biases."""
 
 from rlhf_lightning.callbacks.alarms import Alarms
+from rlhf_lightning.callbacks.checkpoints import BestModel, Checkpoints, newest_checkpoint
 from rlhf_lightning.callbacks.progress import Progress
 from rlhf_lightning.callbacks.samples import CollectSamples, LogSamples
+from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
 
-__all__ = ["Alarms", "CollectSamples", "LogSamples", "Progress"]
+__all__ = [
+    "Alarms",
+    "BestModel",
+    "Checkpoints",
+    "CollectSamples",
+    "LogSamples",
+    "Preempted",
+    "Progress",
+    "StopRequest",
+    "newest_checkpoint",
+]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+
+def restore_curves(logger: CSVLogger, path: Path) -> None:
+    """Let a new logger begin with the rows of a metrics.csv, which it will write as they were."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: value for name, value in row.items() if value != ""} for row in csv.DictReader(file)]
+    logger.experiment.metrics += rows
 
 
 def wandb_key() -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -61,11 +63,28 @@ def instantiate(config: Any, /, **kwargs: Any) -> Any:
 
 
 def register_resolvers() -> None:
-    """Make ``${sample_data:TASK,PART}``, the path of a task's embedded rows, known to OmegaConf."""
+    """Make the resolvers of our configs known to OmegaConf.
+
+    ``${sample_data:TASK,PART}`` is the path of a task's embedded rows; ``${run_folder:PARENT,RESUME,OVERRIDES}`` a new
+    folder named by the time, or that of the run to resume; ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes
+    the config: a resumed run keeps the one that it began with.
+    """
 
     def sample_data(task: str, part: str) -> str:
         from rlhf_lightning.tasks import sample_files
 
         return sample_files(task)[part]
 
+    def run_folder(parent: str, resume: Any, overrides: list[str]) -> str:
+        from rlhf_lightning.pipeline.state import find_run
+
+        found = find_run(Path(parent), overrides) if resume else None
+        return str(found or Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+    def record_folder(directory: str, resume: Any) -> str:
+        return ".hydra/resumed" if resume and Path(directory, "state.json").exists() else ".hydra"
+
+    # Cached: the clock goes on between two looks at the folder's name.
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("record_folder", record_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sample_data", sample_data, replace=True)

@@ -300,6 +300,13 @@ class Reference:
     It is no `nn.Module`, so that its weights never land in a checkpoint or an optimizer.
     """
 
+    @classmethod
+    def of(cls, policy: Policy) -> Reference:
+        """A model that nobody trains, itself: no copy is made."""
+        made = cls.__new__(cls)
+        made._policy, made._copy = policy, policy.requires_grad_(False).eval()
+        return made
+
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         own = has_adapter(policy.model) and adapter_is_new(policy.model)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from rlhf_lightning.callbacks import CollectSamples
-from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.metrics import (
@@ -20,11 +20,21 @@ from rlhf_lightning.metrics import (
 )
 from rlhf_lightning.metrics.words import split_words
 from rlhf_lightning.models import Sampling
-from rlhf_lightning.pipeline.run import Interrupted, Run, finish_wandb, is_rank_zero, loggers, make_trainer, say
-from rlhf_lightning.report import PolicyResult, print_report, write_report, write_samples
-from rlhf_lightning.report import Sample as ReportSample
+from rlhf_lightning.pipeline.run import (
+    Interrupted,
+    Run,
+    finish_wandb,
+    is_rank_zero,
+    loggers,
+    make_trainer,
+    policy_of,
+    report_samples,
+    save_results,
+    say,
+)
+from rlhf_lightning.report import PolicyResult, print_report, read_samples, write_report
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
-from rlhf_lightning.stages import EvaluateModule, Evaluator
+from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
 
 GUARDRAILS = {
     "kl": None,
@@ -87,14 +97,14 @@ def sampling(run: Run) -> Sampling:
 
 def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     """Answer the test prompts with the current policy, and add its row to the results."""
-    assert run.policy is not None
+    policy = policy_of(run)
     evaluator = Evaluator(task_metrics(run.cfg), None, sampling(run), reference)
     collect = CollectSamples()
     trainer = make_trainer(run, "evaluate", {}, [collect], logger=False)
-    data = PromptDataModule([], run.data.test, run.policy.codec, 0, run.cfg["evaluate"]["batch_size"])
+    data = PromptDataModule([], run.data.test, policy.codec, 0, run.cfg["evaluate"]["batch_size"])
     say(f"measuring {name} on {len(run.data.test)} held-out prompts")
     try:
-        trainer.test(EvaluateModule(run.policy, evaluator), data.test_dataloader(), verbose=False)
+        trainer.test(EvaluateModule(policy, evaluator), data.test_dataloader(), verbose=False)
     except SystemExit:
         raise Interrupted from None
     if trainer.interrupted:
@@ -105,6 +115,22 @@ def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
     score_answers(run)
+
+
+def recall(run: Run) -> None:
+    """Take up what was measured before the run was resumed."""
+    rows = run.data.test
+    scores: dict[str, dict[str, list[float]]] = {}
+    for sample in read_samples(run.dir / "samples.jsonl"):
+        for name in (policy.name for policy in run.results.policies):
+            if name in sample.completions:
+                made = Sample(int(sample.id), rows[int(sample.id)], sample.completions[name])
+                run.answers.setdefault(name, []).append(made)
+                for reward, value in sample.scores.get(name, {}).items():
+                    scores.setdefault(name, {}).setdefault(reward, []).append(value)
+    run.scores = {
+        name: {reward: torch.tensor(values) for reward, values in given.items()} for name, given in scores.items()
+    }
 
 
 def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
@@ -173,25 +199,6 @@ def suspicions(
         if several := sum(lists_several_labels(text, labels) for text in answers):
             said.append(f"{several} answer(s) name several labels")
     return said
-
-
-def report_samples(run: Run) -> list[ReportSample]:
-    """The test rows with what every policy answered, for samples.jsonl."""
-    made: dict[int, ReportSample] = {}
-    for policy, samples in run.answers.items():
-        scores = run.scores.get(policy, {})
-        for position, s in enumerate(samples):
-            sample = made.setdefault(s.id, ReportSample(s.id, transcript(s.row.prompt.text), s.row.references))
-            sample.completions[policy] = s.completion
-            sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in scores.items()}
-    return [sample for _, sample in sorted(made.items())]
-
-
-def save_results(run: Run) -> None:
-    """Write metrics.json and samples.jsonl as they stand."""
-    if is_rank_zero():
-        run.results.write(run.dir / "metrics.json")
-        write_samples(run.dir / "samples.jsonl", report_samples(run))
 
 
 def log_results(run: Run, n: int = 50) -> None:

@@ -45,6 +45,11 @@ TYPES: dict[str, Any] = {
     "ppo.updates": int,
     "ppo.critic": str,
     "ppo.patience": int | None,
+    "ppo.export": Literal["best", "last"],
+    "resume": bool | Literal["force"],
+    "max_time": str | None,
+    "checkpoint.minutes": float,
+    "checkpoint.keep": int,
     "evaluate.batch_size": int,
     "predict.batch_size": int,
     "predict.input": str | None,
@@ -66,6 +71,7 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
         "ppo.patience",
         "evaluate.batch_size",
         "predict.batch_size",
+        "checkpoint.keep",
     ),
     1,
 ) | dict.fromkeys(
@@ -74,6 +80,7 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
         "sft.lr",
         "sft.loader.prompt_loss_weight",
         "reward.lr",
+        "checkpoint.minutes",
     ),
     0,
 )
@@ -86,7 +93,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic"),
-        ("loader", "trainer", "updates", "rewards", "critic", "patience"),
+        ("loader", "trainer", "updates", "rewards", "critic", "patience", "export"),
     ),
 }
 """For each stage its data module, the arguments that the pipeline gives it, and the keys that the pipeline takes."""

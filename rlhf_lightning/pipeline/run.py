@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,28 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from rlhf_lightning.callbacks import Alarms, LogSamples, Progress
+from rlhf_lightning.callbacks import (
+    Alarms,
+    BestModel,
+    Checkpoints,
+    LogSamples,
+    Preempted,
+    Progress,
+    StopRequest,
+    newest_checkpoint,
+)
+from rlhf_lightning.callbacks.checkpoints import CURVES, STATE
+from rlhf_lightning.callbacks.loggers import restore_curves
+from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
-from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel
-from rlhf_lightning.report import RunResults
+from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
+from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.pipeline.state import State
+from rlhf_lightning.report import RunResults, write_samples
+from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.rewards import Reward
 from rlhf_lightning.stages import Sample
@@ -54,6 +71,8 @@ class Run:
         group: name of the sweep it belongs to.
         data: every row.
         results: what is reported.
+        state: what it remembers of itself, to be gone on with.
+        stop: whether it has been told to stop.
         spec: the policy as the next stage finds it.
         policy: the same, loaded, where it already is.
         reward_model: the learned reward, where there is one.
@@ -68,6 +87,8 @@ class Run:
     group: str | None
     data: TaskData
     results: RunResults
+    state: State
+    stop: StopRequest
     spec: ModelSpec
     policy: Policy | Classifier | None = None
     reward_model: RewardModel | None = None
@@ -75,6 +96,11 @@ class Run:
     asked: list[PromptRow] = field(default_factory=list)
     answers: dict[str, list[Sample]] = field(default_factory=dict)
     scores: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def remember(self) -> None:
+        """Write down how far the run is; from rank zero alone."""
+        if is_rank_zero():
+            self.state.write(self.dir)
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -122,6 +148,8 @@ def loggers(run: Run, stage: str) -> list[Any]:
                 "name": f"{run.dir.name}-{stage}",
                 "group": run.group or run.dir.name,
                 "job_type": stage,
+                "id": wandb_id(run, stage),
+                "resume": "allow",
                 "tags": [run.cfg["task"]["name"], stage, Path(str(model)).name[:60]],
                 "config": hide_secrets({k: v for k, v in run.cfg.items() if k not in ("paths", "logger")})
                 | {"versions": run.results.versions},
@@ -129,6 +157,14 @@ def loggers(run: Run, stage: str) -> list[Any]:
         # What the user gave goes first.
         made.append(instantiate(logger, **{k: v for k, v in extra.items() if k not in logger}))
     return made
+
+
+def wandb_id(run: Run, stage: str) -> str:
+    """The id of a stage's W&B run, the same when the run is resumed."""
+    if stage not in run.state.wandb:
+        run.state.wandb[stage] = uuid.uuid4().hex[:8]
+        run.remember()
+    return run.state.wandb[stage]
 
 
 def fit(
@@ -139,8 +175,11 @@ def fit(
     options: dict[str, Any],
     save: Callable[[Path], Any],
     callbacks: Sequence[L.Callback] = (),
-) -> dict[str, Any]:
-    """Train, and save the model: also after Ctrl-C or a reward that fails, which then ends the run.
+    best_by: tuple[str, str] | None = None,
+) -> dict[str, float]:
+    """Train, and export the model: also after Ctrl-C or a reward that fails, which then ends the run.
+
+    It begins with the newest checkpoint of the stage, if there is one.
 
     Args:
         run: the run.
@@ -149,22 +188,38 @@ def fit(
         options: of the Trainer, for this stage.
         save: saves the model into a folder; called on every rank.
         callbacks: further ones.
+        best_by: the held-out metric by which the exported model is chosen, and ``max`` or ``min``; None is the last.
 
     Returns:
         The last value of everything logged.
 
     Raises:
         UserError: if not one optimizer step was taken, or what stopped the training.
+        Preempted: if the run was told to stop; the stage goes on from there when it is resumed.
     """
+    folder, settings = run.dir / stage, run.cfg["checkpoint"]
+    best = BestModel(folder / "best", *best_by, save) if best_by else None
+    keeper = Checkpoints(
+        folder / "checkpoints", folder / CURVES, 60 * settings["minutes"], settings["keep"], run.stop, best
+    )
+    start = newest_checkpoint(keeper.folder)
     alarms = Alarms()
-    trainer = make_trainer(run, stage, options, [alarms, LogSamples(stage), *callbacks])
+    watching = [alarms, LogSamples(stage), *callbacks, *([best] if best else []), keeper]
+    trainer = make_trainer(run, stage, {**options, "enable_checkpointing": True}, watching)
+    if start is not None:
+        say(f"{stage} goes on from {start}")
+        if is_rank_zero() and (start / CURVES).exists():
+            restore_curves(trainer.loggers[0], start / CURVES)  # type: ignore[arg-type]
     interrupted, failure = False, None
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=None if start is None else str(start / STATE))
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
         interrupted = True
+    except Preempted:
+        finish_wandb(run)
+        raise
     except UserError as error:
         if not trainer.global_step:
             raise
@@ -173,20 +228,78 @@ def fit(
     if not trainer.global_step and not interrupted:
         raise UserError(
             f"{stage} took no optimizer step: there are fewer rows than one batch over all devices, or a limit of the "
-            "trainer (max_time, limit_train_batches) is too low"
+            "trainer (limit_train_batches) is too low"
         )
-    measured = dict(trainer.callback_metrics)
+    measured = {**keeper.metrics, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
     run.results.notes += [f"{stage}: alarm: {text}" for text in alarms.raised.values()]
-    save(run.dir / stage / "model")
+    steps = trainer.global_step
+    if best is not None and best.seen not in (None, steps) and not interrupted and failure is None:
+        trainer.validate(module, datamodule=data, verbose=False)  # the last steps had no look at the held-out rows
+    export(run, stage, best, save, steps)
     trainer.strategy.barrier()
     finish_wandb(run)
     if failure is not None:
-        run.results.notes.append(f"{stage} failed after {trainer.global_step} optimizer steps: {failure}")
+        run.results.notes.append(f"{stage} failed after {steps} optimizer steps: {failure}")
         raise failure
     if interrupted:
-        run.results.notes.append(f"{stage} was interrupted after {trainer.global_step} optimizer steps")
+        run.results.notes.append(f"{stage} was interrupted after {steps} optimizer steps")
         raise Interrupted
     return measured
+
+
+def export(run: Run, stage: str, best: BestModel | None, save: Callable[[Path], Any], steps: int) -> None:
+    """Put the stage's model in its place: the best, or the last where none was measured."""
+    folder = run.dir / stage / "model"
+    if best is None or best.model is None or not best.model.exists():
+        save(folder)
+        return
+    if is_rank_zero():
+        write_folder(folder, lambda path: shutil.copytree(best.model, path, dirs_exist_ok=True))  # type: ignore[arg-type]
+    name = best.metric.rpartition("/")[2]
+    run.results.notes.append(
+        f"{stage}/model is the policy after {best.step} of {steps} optimizer steps, the best by {name} on the "
+        f"validation prompts: {best.score:.4g}" + ("" if best.step == steps else f" (at the end {best.last:.4g})")
+    )
+
+
+def once(run: Run, step: str, work: Callable[[], None]) -> None:
+    """Do a step of the run, unless it was done before the run was resumed; then remember that it is done.
+
+    Each step begins with the same random numbers, whatever came before it.
+    """
+    if step in run.state.done:
+        return
+    run.stop.check()
+    L.seed_everything(run.cfg["seed"], workers=True, verbose=False)
+    work()
+    run.state.done.append(step)
+    settle(run)
+
+
+def report_samples(run: Run) -> list[ReportSample]:
+    """The test rows with what every policy answered, for samples.jsonl."""
+    made: dict[int, ReportSample] = {}
+    for policy, samples in run.answers.items():
+        scores = run.scores.get(policy, {})
+        for position, s in enumerate(samples):
+            sample = made.setdefault(s.id, ReportSample(s.id, transcript(s.row.prompt.text), s.row.references))
+            sample.completions[policy] = s.completion
+            sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in scores.items()}
+    return [sample for _, sample in sorted(made.items())]
+
+
+def save_results(run: Run) -> None:
+    """Write metrics.json and samples.jsonl as they stand."""
+    if is_rank_zero():
+        run.results.write(run.dir / "metrics.json")
+        write_samples(run.dir / "samples.jsonl", report_samples(run))
+
+
+def settle(run: Run) -> None:
+    """Write down the results as they stand: those with which the run goes on when it is resumed."""
+    save_results(run)
+    run.state.results = run.results.to_dict()
+    run.remember()
 
 
 def finish_wandb(run: Run) -> None:
@@ -195,6 +308,13 @@ def finish_wandb(run: Run) -> None:
         import wandb
 
         wandb.finish()
+
+
+def policy_of(run: Run) -> Policy | Classifier:
+    """The policy as the last stage exported it, to be asked and not to be trained."""
+    if run.policy is None:
+        run.policy = load_answerer(replace(run.spec, lora=LoraSpec()), **run.limits, labels=run.labels)
+    return run.policy
 
 
 def tell(results: RunResults, notes: Sequence[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
-from rlhf_lightning.models import Classifier, ModelSpec, Policy, RewardModel, make_tiny
+from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, make_tiny
 from rlhf_lightning.pipeline.measure import (
     functions,
     gold_functions,
@@ -29,14 +32,16 @@ from rlhf_lightning.pipeline.measure import (
     task_metrics,
     with_learned,
 )
-from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, say, tell
+from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 
 
-def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpec:
+def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool = False) -> ModelSpec:
     """The model that the run starts from: `policy`, the one that `model` names, or a tiny one made now.
+
+    With ``keep`` the tiny one is there already, as the run is resumed.
 
     Raises:
         UserError: if a tiny model is asked for and there is no text to train its tokenizer on.
@@ -51,7 +56,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path) -> ModelSpe
     if not texts:
         raise UserError("model=tiny trains its tokenizer on the data's text, but there is none: give data.train=FILE")
     folder = directory / "base" / "model"
-    if is_rank_zero():
+    if is_rank_zero() and not keep:
         make_tiny(instantiate(cfg["model"]["tiny"]), texts, folder)
     return instantiate({**model, "name": str(folder)})
 
@@ -62,19 +67,33 @@ def save_once(model: Policy | Classifier | RewardModel, folder: Path) -> None:
         model.save(folder)
 
 
+def trained(run: Run, stage: str, train: Callable[[Run], None]) -> None:
+    """Train a stage, unless it was done before; what it would have gone on from is then needed no more."""
+    once(run, stage, lambda: train(run))
+    if is_rank_zero():
+        for name in ("checkpoints", "best"):
+            shutil.rmtree(run.dir / stage / name, ignore_errors=True)
+
+
 def run_sft(run: Run) -> None:
+    """Fine-tune the policy on demonstrations, and measure it."""
+    trained(run, "sft", train_sft)
+    run.policy, run.spec = None, run.spec.at(run.dir / "sft" / "model")
+    once(run, "sft measured", lambda: measure(run, "sft", "sft/model"))
+
+
+def train_sft(run: Run) -> None:
     """Fine-tune the policy on demonstrations."""
     cfg = dict(run.cfg["sft"])
     loader, options = cfg.pop("loader"), cfg.pop("trainer")
-    assert run.policy is not None
+    policy = run.policy
+    assert policy is not None
     evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
-    module = instantiate(cfg, policy=run.policy, evaluator=evaluator)
-    data = SFTDataModule(run.data.train, run.data.validation, run.policy.codec, **loader, seed=run.cfg["seed"])
+    module = instantiate(cfg, policy=policy, evaluator=evaluator)
+    data = SFTDataModule(run.data.train, run.data.validation, policy.codec, **loader, seed=run.cfg["seed"])
     remedy = "see task.max_prompt_tokens, task.max_completion_tokens"
     tell(run.results, [f"sft: {text}; {remedy}" for text in data.losses()])
-    fit(run, "sft", module, data, options, partial(save_once, run.policy))
-    run.spec = run.spec.at(run.dir / "sft" / "model")
-    measure(run, "sft", "sft/model")
+    fit(run, "sft", module, data, options, partial(save_once, policy))
 
 
 def reward_spec(run: Run) -> ModelSpec:
@@ -86,12 +105,18 @@ def reward_spec(run: Run) -> ModelSpec:
 
 
 def run_reward(run: Run) -> None:
+    """Learn a reward from preferences, and score all answers so far by it."""
+    trained(run, "reward", train_reward)
+    folder = run.dir / "reward" / "model"
+    run.reward_model = RewardModel.load(replace(reward_spec(run).at(folder), lora=LoraSpec()), **run.limits)
+    once(run, "reward measured", lambda: score_answers(run))
+
+
+def train_reward(run: Run) -> None:
     """Learn a reward from preferences."""
     cfg = dict(run.cfg["reward"])
     loader, options, normalise = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("normalise")
     cfg.pop("model", None)
-    if normalise not in ("scale", "shift", "none"):
-        raise UserError(f"reward.normalise must be scale, shift or none, not {normalise!r}")
     model = RewardModel.load(reward_spec(run), **run.limits, fresh_head=True)
     module = instantiate(cfg, model=model)
     data = PreferenceDataModule(
@@ -108,17 +133,23 @@ def run_reward(run: Run) -> None:
 
     measured = fit(run, "reward", module, data, options, save)
     prefix = "reward/val/"
-    run.results.reward_model = {k.removeprefix(prefix): float(v) for k, v in measured.items() if k.startswith(prefix)}
-    run.reward_model = model
-    score_answers(run)
+    run.results.reward_model = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
 
 
 def run_ppo(run: Run) -> None:
+    """Optimise the policy against the rewards, and measure it."""
+    start = run.spec
+    trained(run, "ppo", train_ppo)
+    run.policy, run.spec = None, run.spec.at(run.dir / "ppo" / "model")
+    once(run, "ppo measured", lambda: measure_ppo(run, start))
+
+
+def train_ppo(run: Run) -> None:
     """Optimise the policy against the rewards."""
     cfg = dict(run.cfg["ppo"])
     loader, options, updates = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("updates")
     weights = {name: reward["weight"] for name, reward in cfg.pop("rewards").items()}
-    critic, patience = cfg.pop("critic"), cfg.pop("patience")
+    critic, patience, exported = cfg.pop("critic"), cfg.pop("patience"), cfg.pop("export")
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
@@ -138,17 +169,35 @@ def run_ppo(run: Run) -> None:
         "check_val_every_n_epoch": None,
         **options,
     }
-    run.policy = policy
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
-    fit(run, "ppo", module, data, options, partial(save_once, policy), stops)
+    choose = exported == "best" and run.results.objective is not None and bool(run.data.validation)
+    fit(run, "ppo", module, data, options, partial(save_once, policy), stops, held_out(run) if choose else None)
     for stop in stops:
         if stop.wait_count >= patience:
             run.results.notes.append(
                 f"ppo stopped early: {run.results.objective} on the validation prompts was best at "
                 f"{float(stop.best_score):.4g} and no better in the {patience} looks since"
             )
-    run.spec = run.spec.at(run.dir / "ppo" / "model")
-    measure(run, "ppo", "ppo/model", reference=module.reference)
+
+
+def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
+    """A callback that ends PPO when the objective on the validation prompts stops getting better."""
+    metric, mode = held_out(run)
+    return EarlyStopping(metric, mode=mode, patience=patience, check_on_train_epoch_end=False)
+
+
+def held_out(run: Run) -> tuple[str, str]:
+    """Name of the objective as PPO logs it on the validation prompts, and which way is better."""
+    objective = run.results.objective
+    return f"ppo/val/{objective}", run.results.directions.get(objective or "") or "max"
+
+
+def measure_ppo(run: Run, start: ModelSpec) -> None:
+    """Measure PPO's policy, also by its distance from where it started, and look for signs that it games the reward."""
+    reference = None
+    if run.cfg["ppo"]["kl_coef"]:
+        reference = Reference.of(Policy.load(replace(start, lora=LoraSpec()), **run.limits))
+    measure(run, "ppo", "ppo/model", reference=reference)
     before, after = (policy.metrics["length"] for policy in run.results.policies[-2:])
     said = suspicions(
         [s.completion for s in run.answers["ppo"]],
@@ -158,17 +207,6 @@ def run_ppo(run: Run) -> None:
         run.labels,
     )
     tell(run.results, [f"ppo: {text}" for text in said])
-
-
-def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
-    """A callback that ends PPO when the objective on the validation prompts stops getting better."""
-    objective = run.results.objective
-    return EarlyStopping(
-        f"ppo/val/{objective}",
-        mode=run.results.directions.get(objective or "") or "max",
-        patience=patience,
-        check_on_train_epoch_end=False,
-    )
 
 
 def separate_critic(run: Run, critic: str, policy: Policy) -> Policy | None:
@@ -211,19 +249,22 @@ def prediction_rewards(run: Run) -> dict[str, Reward]:
 
 
 def run_predict(run: Run) -> None:
+    """Answer a file of prompts."""
+    once(run, "predict", lambda: predict(run))
+
+
+def predict(run: Run) -> None:
     """Answer a file of prompts, and score the answers by every reward there is.
 
     Raises:
         UserError: if a reward fails; the answers are then written without rewards.
     """
     cfg = run.cfg["predict"]
-    assert run.policy is not None
+    policy = policy_of(run)
     trainer = make_trainer(run, "predict", {}, [], logger=False)
-    loader = PromptDataModule([], run.asked, run.policy.codec, 0, cfg["batch_size"])
+    loader = PromptDataModule([], run.asked, policy.codec, 0, cfg["batch_size"])
     try:
-        batches = trainer.predict(
-            EvaluateModule(run.policy, Evaluator(sampling=sampling(run))), loader.val_dataloader()
-        )
+        batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling(run))), loader.val_dataloader())
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise Interrupted from None
     samples = of_all_ranks([s for batch in batches or [] for s in batch], trainer)

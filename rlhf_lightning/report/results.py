@@ -61,8 +61,11 @@ class RunResults:
 
     def write(self, path: str | Path) -> None:
         """Write the results as JSON; a reader sees the old file or the new one, never half of one."""
-        text = json.dumps(_finite_or_null({"schema": SCHEMA, **asdict(self)}), ensure_ascii=False, indent=2)
-        write_atomic(path, text + "\n")
+        write_atomic(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `write` writes, as plain values."""
+        return _finite_or_null({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
     def read(cls, path: str | Path) -> RunResults:
@@ -72,7 +75,15 @@ class RunResults:
             UserError: no such file, no JSON, or a field that is missing or of another type. It names file and field.
         """
         path = Path(path)
-        content = _parse_json(_read_text(path), str(path))
+        return cls.from_dict(_parse_json(_read_text(path), str(path)), path)
+
+    @classmethod
+    def from_dict(cls, content: Any, path: str | Path) -> RunResults:
+        """What `to_dict` gave, from the file ``path``.
+
+        Raises:
+            UserError: as `read`.
+        """
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected an object with the results of a run, not {_kind(content)}")
         if content.get("schema") != SCHEMA:

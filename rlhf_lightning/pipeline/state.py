@@ -1,0 +1,187 @@
+"""What a run remembers of itself, so that it can be gone on with: ``state.json`` in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.report.results import write_atomic
+
+FILE = "state.json"
+SCHEMA = 1
+ROWS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
+INDIFFERENT = (
+    "resume",
+    "max_time",
+    "checkpoint",
+    "paths",
+    "logger",
+    "samples",
+    "trainer.enable_progress_bar",
+    *(f"data.{part}" for part in ROWS),
+)
+"""Options that may differ when a run is gone on with: they don't change what it computes (the rows are compared)."""
+
+
+@dataclass
+class State:
+    """How far a run is.
+
+    Attributes:
+        overrides: the options that the run was started with.
+        config: all its options that matter, one level deep: ``ppo.kl_coef: 0.05``.
+        data: for each kind of rows their number and a hash.
+        done: the steps that are finished, in their order.
+        results: what is reported, as of the last of them.
+        measured: what stages logged last, by stage.
+        wandb: the id of each stage's W&B run.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, list] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    wandb: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write it, whole or not at all."""
+        write_atomic(folder / FILE, json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> State | None:
+        """What is remembered in a folder; None where nothing is.
+
+        Raises:
+            UserError: for a file that can't be read, or of another version.
+        """
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} can't be read: {error}. Start the run anew, in another folder.") from error
+        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+            raise UserError(f"{path} is of another version of rlhf-lightning. Start the run anew, in another folder.")
+        return cls(**content)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config one level deep, without what makes no difference."""
+    made: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in INDIFFERENT:
+            continue
+        if isinstance(value, dict) and value:
+            made |= flat(value, f"{name}.")
+        else:
+            made[name] = value
+    return made
+
+
+def fingerprint(data: TaskData, asked: Sequence[Any]) -> dict[str, list]:
+    """For each kind of rows how many there are, and a hash of them."""
+    parts = {**{name: getattr(data, name) for name in ROWS}, "predict.input": asked}
+    return {name: [len(rows), _hash(rows)] for name, rows in parts.items()}
+
+
+def _hash(rows: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        content = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+        digest.update(b"\n")
+    return digest.hexdigest()[:32]
+
+
+def differences(old: State, new: State) -> list[str]:
+    """What a run would now do otherwise, in words."""
+    told = []
+    for name in sorted({*old.config, *new.config}):
+        before, now = (state.config.get(name, "nothing") for state in (old, new))
+        if before != now:
+            told.append(f"{name} was {before!r} and is {now!r}")
+    for name in new.data:
+        before, now = old.data.get(name, [0, ""]), new.data[name]
+        if before != now:
+            where = name if "." in name else f"data.{name}"
+            told.append(f"the rows of {where} are others ({before[0]} then, {now[0]} now)")
+    return told
+
+
+def open_state(folder: Path, new: State, resume: bool | str) -> tuple[State, list[str]]:
+    """The state to go on from; a new one where there is none, or none is wanted.
+
+    Args:
+        folder: the run folder.
+        new: the state of a run with these options and rows that has not begun.
+        resume: whether to go on with what is there; ``force`` also if options or rows have changed.
+
+    Returns:
+        The state, and what is to be said about it.
+
+    Raises:
+        UserError: if options or rows have changed, naming them.
+    """
+    old = State.read(folder) if resume else None
+    if old is None:
+        return new, ([f"there is no run to resume in {folder}: it starts from the beginning"] if resume else [])
+    told = differences(old, new)
+    if told and resume != "force":
+        shown = "; ".join(told[:6]) + (f"; and {len(told) - 6} more" if len(told) > 6 else "")
+        raise UserError(
+            f"the run in {folder} can't be resumed: {shown}. Start it with what it had, or resume=force to go on with "
+            "what is new (the result is then that of neither)"
+        )
+    old.config, old.data = new.config, new.data
+    return old, [f"resumed with changes: {text}" for text in told]
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run in this folder left to be gone on with: it must not get into a new one."""
+    (folder / FILE).unlink(missing_ok=True)
+    for name in ("checkpoints", "best"):
+        for path in folder.glob(f"*/{name}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# --- which folder ----------------------------------------------------------------------------------------------------
+
+
+def _same_command(overrides: Sequence[str]) -> list[str]:
+    return sorted(o for o in overrides if not o.startswith(("resume=", "max_time=", "hydra.")))
+
+
+def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest run folder under ``parent`` that was started with the same options; None where there is none."""
+    for path in sorted(parent.glob(f"*/{FILE}"), key=lambda path: path.parent.name, reverse=True):
+        try:
+            state = State.read(path.parent)
+        except UserError:  # of another version: not ours to go on with
+            continue
+        if state is not None and _same_command(state.overrides) == _same_command(overrides):
+            return path.parent
+    return None
+
+
+def command_of(folder: Path) -> list[str]:
+    """The options that the run in a folder was started with, and those with which it is gone on with.
+
+    Raises:
+        UserError: if there is none.
+    """
+    state = State.read(folder)
+    if state is None:
+        raise UserError(f"resume={folder}: there is no run to resume ({FILE} is missing). Give the folder of a run.")
+    own = [o for o in state.overrides if not o.startswith(("resume=", "max_time=", "hydra.run.dir="))]
+    return [*own, f"hydra.run.dir={folder}", "resume=true"]
