@@ -107,8 +107,8 @@ class Checkpoints(Checkpoint):
     and the curves logged so far. A checkpoint is a folder that is written beside its place and then renamed; older
     ones are deleted only after that. Weights that are not trained are left out.
 
-    Lightning can go on exactly from two places: after a validation, and before a batch that none preceded. So those
-    are where it is saved.
+    Lightning can go on exactly from two places: from the end of a validation, and from before a batch where none was
+    due. So those are where it is saved.
 
     Args:
         folder: where checkpoints go.
@@ -136,7 +136,6 @@ class Checkpoints(Checkpoint):
         self.metrics: dict[str, float] = {}
         self._random: list[dict[str, Any]] = []
         self._saved = time.monotonic()
-        self._validated = False
 
     # --- when --------------------------------------------------------------------------------------------------------
 
@@ -161,12 +160,13 @@ class Checkpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save before a batch, as if it had not been fetched yet."""
-        after_validation, self._validated = self._validated, False
-        by_batch = trainer.check_val_every_n_epoch is None or not trainer.enable_validation
-        accumulating = batch_idx % trainer.accumulate_grad_batches != 0
-        if after_validation or accumulating or not (batch_idx or by_batch):
-            return
         progress = trainer.fit_loop.epoch_loop.batch_progress
+        since = progress.total.completed if trainer.check_val_every_n_epoch is None else batch_idx
+        every = trainer.val_check_batch
+        validated = trainer.enable_validation and every is not None and since % every == 0
+        accumulating = batch_idx % trainer.accumulate_grad_batches != 0
+        if not progress.total.completed or validated or accumulating:
+            return
         last, progress.is_last_batch = progress.is_last_batch, False
         progress.total.ready -= 1
         progress.current.ready -= 1
@@ -181,7 +181,6 @@ class Checkpoints(Checkpoint):
         """Save after a validation; not where it ends the training, which Lightning would not know when resumed."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self._validated = True
         if not trainer.should_stop:
             self._consider(trainer)
 
@@ -240,7 +239,8 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Leave out what is not trained: whoever resumes has it already."""
-        frozen = {name for name, weight in pl_module.named_parameters() if not weight.requires_grad}
+        every = pl_module.named_parameters(remove_duplicate=False)  # tied ones have several names
+        frozen = {name for name, weight in every if not weight.requires_grad}
         for name in frozen & set(checkpoint["state_dict"]):
             del checkpoint["state_dict"][name]
 

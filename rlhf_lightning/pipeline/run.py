@@ -205,7 +205,10 @@ def fit(
     start = newest_checkpoint(keeper.folder)
     alarms = Alarms()
     watching = [alarms, LogSamples(stage), *callbacks, *([best] if best else []), keeper]
-    trainer = make_trainer(run, stage, {**options, "enable_checkpointing": True}, watching)
+    options = {**options, "enable_checkpointing": True}
+    if not data.validation:  # type: ignore[attr-defined]
+        options["limit_val_batches"] = 0  # a validation of nothing would be a place where no checkpoint is saved
+    trainer = make_trainer(run, stage, options, watching)
     if start is not None:
         say(f"{stage} goes on from {start}")
         if is_rank_zero() and (start / CURVES).exists():

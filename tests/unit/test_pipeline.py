@@ -8,16 +8,18 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
+from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.models import RewardModel
 from rlhf_lightning.pipeline.checks import check_parts, check_stages, settle_sample
-from rlhf_lightning.pipeline.measure import functions, report_samples, suspicions
+from rlhf_lightning.pipeline.measure import functions, suspicions
 from rlhf_lightning.pipeline.options import check_options, processes
-from rlhf_lightning.pipeline.run import Run, loggers
+from rlhf_lightning.pipeline.run import Run, loggers, report_samples
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
+from rlhf_lightning.pipeline.state import State
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.stages import Sample
 
@@ -30,7 +32,7 @@ def config(*overrides: str) -> dict[str, Any]:
 
 
 def make_run(cfg: dict[str, Any], folder: Path, data: TaskData | None = None) -> Run:
-    return Run(cfg, folder, None, data or TaskData(), RunResults(task="t"), spec=None)
+    return Run(cfg, folder, None, data or TaskData(), RunResults(task="t"), State(), StopRequest(), spec=None)
 
 
 @pytest.mark.parametrize(
