@@ -105,10 +105,12 @@ class Classifier(nn.Module):
         """(b, labels) logits."""
         return self.model(input_ids=prompt_ids, attention_mask=prompt_mask.long()).logits.float()
 
-    def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the labels, and the share guessed right."""
+    def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Cross-entropy of the labels, the share guessed right, and each row's loss (b,)."""
         logits, targets = self(batch.prompt_ids, batch.prompt_mask), batch.response_ids[:, 0]
-        return cross_entropy(logits, targets), {"token_accuracy": (logits.argmax(-1) == targets).float().mean()}
+        losses = cross_entropy(logits, targets, reduction="none")
+        right = (logits.argmax(-1) == targets).float().mean()
+        return losses.mean(), {"token_accuracy": right}, losses.detach()
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling) -> Completions:

@@ -258,13 +258,14 @@ class Policy(nn.Module):
         values = self.value_head(hidden[:, -width:].to(self.value_head.weight.dtype)).squeeze(-1)
         return PolicyOutput(logits, values.float())
 
-    def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted mean of the next-token loss, and the share of weighted tokens guessed right."""
+    def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Weighted mean of the next-token loss, the share of weighted tokens guessed right, each row's loss (b,)."""
         logits = self(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask).logits
         weight = batch.weights.sum().clamp(min=1e-8)
-        loss = -(token_logprobs(logits, batch.response_ids) * batch.weights).sum() / weight
+        losses = -token_logprobs(logits, batch.response_ids) * batch.weights
         right = (logits.detach().argmax(-1) == batch.response_ids).float()
-        return loss, {"token_accuracy": (right * batch.weights).sum() / weight}
+        rows = losses.detach().sum(1) / batch.weights.sum(1).clamp(min=1e-8)
+        return losses.sum() / weight, {"token_accuracy": (right * batch.weights).sum() / weight}, rows
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import lightning as L
 from torch import Tensor
 
 from rlhf_lightning.data.order import Portion
+from rlhf_lightning.stages.guard import GuardedModule
 
 
 def log_step(
-    module: L.LightningModule, stage: str, means: Mapping[str, Tensor], portion: Portion, shown: Collection[str]
+    module: GuardedModule, stage: str, means: Mapping[str, Tensor], portion: Portion, shown: Collection[str]
 ) -> None:
     """Log a batch's means as ``<stage>/<name>``, over all ranks, and the learning rate.
 
@@ -31,4 +31,5 @@ def log_step(
             batch_size=len(portion.rows),
             sync_dist=spread,
         )
+    module.log(f"{stage}/bad_steps", float(module.bad_steps), batch_size=len(portion.rows))
     module.log(f"{stage}/lr", module.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(portion.rows))

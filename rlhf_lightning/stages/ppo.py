@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
@@ -33,6 +32,7 @@ from rlhf_lightning.algorithms import (
 from rlhf_lightning.algorithms.kl import KLKind
 from rlhf_lightning.algorithms.rewards import MissingEOS
 from rlhf_lightning.data.batches import PromptBatch
+from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
@@ -41,6 +41,7 @@ from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
+from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 
 CHOICES = {"kl": ("fixed", "adaptive"), "kl_estimator": ("k1", "k2", "k3"), "missing_eos": ("replace", "subtract")}
 AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
@@ -75,6 +76,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
 
 
+def watched_numbers(rollout: Rollout) -> dict[str, Tensor]:
+    """What has to be finite before a round is learnt from."""
+    numbers = {"logprobs": rollout.logprobs, "ref_logprobs": rollout.ref_logprobs, "values": rollout.values}
+    return {**numbers, "score": rollout.scores}
+
+
 def _freeze_unused(policy: Policy, critic: Policy) -> None:
     """Freeze what gets no gradient beside a critic of its own; DDP waits for every trainable weight's."""
     if policy.value_head is not None:
@@ -84,7 +91,7 @@ def _freeze_unused(policy: Policy, critic: Policy) -> None:
         output.requires_grad_(False)
 
 
-class PPOModule(L.LightningModule):
+class PPOModule(GuardedModule):
     """PPO (arXiv:1707.06347) as used in RLHF (arXiv:1909.08593; details in arXiv:2403.17031).
 
     One ``training_step`` takes a batch of prompts through a whole round: sample responses, score them, estimate
@@ -124,6 +131,7 @@ class PPOModule(L.LightningModule):
         schedule: made of the optimizer and the number of updates (rounds), stepped once a round.
         critic: a model of its own for the values, made with ``value_head=True``.
         seed: of sampling and of the order in which responses are learnt from.
+        max_bad_steps: steps that can't be taken, for a number that is not finite, at which the training stops.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
 
     Raises:
@@ -161,10 +169,11 @@ class PPOModule(L.LightningModule):
         schedule: optim.Schedule = optim.linear,
         critic: Policy | None = None,
         seed: int = 0,
+        max_bad_steps: int = 3,
         evaluator: Evaluator | None = None,
     ) -> None:
         check_settings(locals())
-        super().__init__()
+        super().__init__("ppo", max_bad_steps)
         if not isinstance(policy, Policy):
             raise UserError(f"PPO needs a policy that generates text, not a {type(policy).__name__}")
         if (critic or policy).value_head is None:
@@ -211,6 +220,10 @@ class PPOModule(L.LightningModule):
             self.micro_batch_size or len(batch.rows),
             self.rounds,
         )
+        self.watch(lambda: self._texts(batch, rollout), **watched_numbers(rollout))
+        if not self.sound():
+            self._pass_over()
+            return
         rollout = self.level_values(rollout)
         advantages, returns, stats = self.advantages(rollout)
         updating = time.perf_counter()
@@ -227,6 +240,20 @@ class PPOModule(L.LightningModule):
         self._log(stats, len(rollout))
         self.rounds += 1
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _pass_over(self) -> None:
+        """Leave out a round; its steps count, so that the training is no longer for it."""
+        optimizer = self.optimizers()
+        for _ in range(self.steps_per_batch):
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            optimizer.step()  # type: ignore[union-attr]
+        self.log("ppo/bad_steps", float(self.bad_steps))
+        self.rounds += 1
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _texts(self, batch: PromptBatch, rollout: Rollout) -> list[str]:
+        prompts = [transcript(row.prompt.text) for row in batch.rows]
+        return [f"{prompt} {text}" for prompt, text in zip(prompts, rollout.texts, strict=True)]
 
     def _critic_values(
         self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
@@ -303,8 +330,8 @@ class PPOModule(L.LightningModule):
         of them, so that the gradient doesn't depend on how a minibatch is split.
 
         Returns:
-            Statistics: token-weighted means over all steps; and ``logprob_gap``, the largest difference between the
-            log-probabilities at sampling and at the first step (0 but for rounding).
+            Statistics: token-weighted means over all steps that were taken; and ``logprob_gap``, the largest
+            difference between the log-probabilities at sampling and at the first step (0 but for rounding).
 
         Raises:
             UserError: if there are fewer responses than minibatches.
@@ -316,6 +343,7 @@ class PPOModule(L.LightningModule):
         optimizer = self.optimizers()
         world = self.trainer.world_size
         sums: dict[str, Tensor | float] = defaultdict(float)
+        taken = 0
         gap = torch.zeros((), device=self.device)
         for epoch in range(self.epochs):
             order = torch.tensor(
@@ -327,27 +355,34 @@ class PPOModule(L.LightningModule):
                 tokens = rollout.response_mask[rows].sum()
                 global_tokens = self._sum_over_ranks(tokens.float())
                 parts = rows.split(self.micro_batch_size or len(rows))
+                means: dict[str, Tensor | float] = defaultdict(float)
                 for i, part in enumerate(parts):
+                    texts = [rollout.texts[k] for k in part.tolist()]
                     mask = rollout.response_mask[part]
                     # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
                     share = mask.sum() * world / global_tokens
                     loss, stats, logprobs = self._loss(rollout, advantages, returns, part)
+                    self.watch(lambda texts=texts: texts, logprobs=logprobs, loss=loss.expand(len(part)))  # type: ignore[misc]
                     with self._no_sync() if i + 1 < len(parts) else nullcontext():
                         self.manual_backward(loss * share)
                     if epoch == 0 and step == 0:
                         change = (logprobs - rollout.logprobs[part]).masked_fill(~mask, 0.0)
                         gap = torch.maximum(gap, change.abs().max())
                     for name, value in stats.items():
-                        sums[name] = sums[name] + value * mask.sum() / tokens
-                if self.max_grad_norm:
-                    self.clip_gradients(
-                        optimizer,  # type: ignore[arg-type]
-                        gradient_clip_val=self.max_grad_norm,
-                        gradient_clip_algorithm="norm",
-                    )
+                        means[name] = means[name] + value * mask.sum() / tokens
+                norm = gradient_norm(self.parameters())
+                means["grad_norm"] = norm
+                if self.sound(norm):
+                    taken += 1
+                    for name, value in means.items():
+                        sums[name] = sums[name] + value
+                    if self.max_grad_norm:
+                        clip_to(self.parameters(), self.max_grad_norm, norm)
+                else:
+                    drop_gradients(self.parameters())
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
-        return {name: value / self.steps_per_batch for name, value in sums.items()} | {"logprob_gap": gap}
+        return {name: value / taken for name, value in sums.items()} | {"logprob_gap": gap}
 
     def _loss(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Tensor
@@ -396,7 +431,7 @@ class PPOModule(L.LightningModule):
 
     def _log(self, stats: Mapping[str, Any], size: int) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        for name, value in {**stats, "lr": rate}.items():
+        for name, value in {**stats, "lr": rate, "bad_steps": self.bad_steps}.items():
             shown = name in ("score", "kl", "length")
             self.log(
                 f"ppo/{name}", float(value), prog_bar=shown, batch_size=size, sync_dist=self.trainer.world_size > 1
@@ -438,9 +473,11 @@ class PPOModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The KL coefficient and the number of rounds belong to the state of the run."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["kl_controller"], checkpoint["rounds"] = self.controller.state_dict(), self.rounds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
+        super().on_load_checkpoint(checkpoint)
         self.controller.load_state_dict(checkpoint["kl_controller"])
         self.rounds = checkpoint["rounds"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -14,10 +13,11 @@ from rlhf_lightning import optim
 from rlhf_lightning.algorithms import pairwise_loss
 from rlhf_lightning.data.batches import PairBatch
 from rlhf_lightning.models.reward_model import RewardModel
+from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
 
 
-class RewardModule(L.LightningModule):
+class RewardModule(GuardedModule):
     """The Bradley-Terry loss on pairs of completions.
 
     Logs ``reward/loss`` and ``reward/accuracy``; after each validation ``reward/val/accuracy``, beside it
@@ -30,6 +30,7 @@ class RewardModule(L.LightningModule):
         lr: peak learning rate.
         optimizer: made of the parameters and ``lr``.
         schedule: made of the optimizer and the number of steps.
+        max_bad_steps: steps that can't be taken, for a number that is not finite, at which the training stops.
     """
 
     bins: Tensor
@@ -40,8 +41,9 @@ class RewardModule(L.LightningModule):
         lr: float = 1e-5,
         optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.cosine,
+        max_bad_steps: int = 3,
     ) -> None:
-        super().__init__()
+        super().__init__("reward", max_bad_steps)
         self.model = model
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
         names = ("loss", "accuracy", "longer_wins", "accuracy_chosen_longer", "accuracy_chosen_shorter")
@@ -59,9 +61,16 @@ class RewardModule(L.LightningModule):
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """The loss of a batch; over ranks and accumulated batches it averages to that of all their pairs."""
-        loss, stats = pairwise_loss(*self._gaps(batch), batch.margin, batch.weight)
+        chosen, rejected = self._gaps(batch)
+        loss, stats = pairwise_loss(chosen, rejected, batch.margin, batch.weight)
+        self.watch(lambda: self._texts(batch), chosen=chosen, rejected=rejected)
         log_step(self, "reward", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss", "accuracy"))
         return loss * batch.portion.scale
+
+    def _texts(self, batch: PairBatch) -> list[str]:
+        codec, pairs = self.model.codec, len(batch.weight)
+        texts = [codec.decode(ids[mask].tolist()) for ids, mask in zip(batch.input_ids, batch.mask, strict=True)]
+        return [f"{texts[i]} [rather than] {texts[i + pairs]}" for i in range(pairs)]
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add held-out pairs to the measures."""

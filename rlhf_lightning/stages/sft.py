@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 from torch import Tensor
 
 from rlhf_lightning import optim
@@ -12,10 +11,11 @@ from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
+from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
 
 
-class SFTModule(L.LightningModule):
+class SFTModule(GuardedModule):
     """Next-token loss on completions; for an encoder, cross-entropy of the labels.
 
     Gradient clipping and accumulation are the Trainer's. Logs ``sft/loss``, ``sft/token_accuracy``, and after each
@@ -27,6 +27,7 @@ class SFTModule(L.LightningModule):
         optimizer: made of the parameters and ``lr``.
         schedule: made of the optimizer and the number of steps.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
+        max_bad_steps: steps that can't be taken, for a number that is not finite, at which the training stops.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class SFTModule(L.LightningModule):
         optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.cosine,
         evaluator: Evaluator | None = None,
+        max_bad_steps: int = 3,
     ) -> None:
-        super().__init__()
+        super().__init__("sft", max_bad_steps)
         self.policy, self.evaluator = policy, evaluator
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
 
@@ -47,9 +49,18 @@ class SFTModule(L.LightningModule):
 
     def training_step(self, batch: SFTBatch, batch_idx: int) -> Tensor:
         """The loss of a batch; over ranks and accumulated batches it averages to that of all their tokens."""
-        loss, stats = self.policy.sft_loss(batch)
+        loss, stats, rows = self.policy.sft_loss(batch)
+        self.watch(lambda: self._texts(batch), loss=rows)
         log_step(self, "sft", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss",))
         return loss * batch.portion.scale
+
+    def _texts(self, batch: SFTBatch) -> list[str]:
+        codec, texts = self.policy.codec, []
+        for i in range(len(batch.prompt_ids)):
+            prompt = codec.decode(batch.prompt_ids[i, batch.prompt_mask[i]].tolist())
+            answer = batch.response_ids[i, batch.response_mask[i]].tolist()
+            texts.append(prompt + (codec.labels[answer[0]] if codec.kind == "encoder" else codec.decode(answer)))
+        return texts
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, list[Sample]] | None:
         """Answer held-out prompts; the samples go to the callbacks."""

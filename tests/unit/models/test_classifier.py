@@ -61,7 +61,8 @@ def test_loss_is_the_cross_entropy(classifier) -> None:
     """Checklist 19: of the labels, independent of the padding's content."""
     data = [SFTRow(Prompt(p), LABELS[i % 3]) for i, p in enumerate(PROMPTS)]
     batch = sft_batch([encode_sft(row, classifier.codec) for row in data], classifier.codec)
-    loss, stats = classifier.eval().sft_loss(batch)
+    loss, stats, rows = classifier.eval().sft_loss(batch)
+    assert rows.mean() == pytest.approx(loss.item())
     logits = torch.cat(
         [classifier.model(torch.tensor([classifier.codec.encode_prompt(r.prompt).ids])).logits for r in data]
     )

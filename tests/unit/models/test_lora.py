@@ -139,7 +139,7 @@ def test_an_adapter_learns(make_policy) -> None:
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=3e-2)
     losses = []
     for _ in range(15):
-        loss, _ = policy.sft_loss(batch)
+        loss, *_ = policy.sft_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

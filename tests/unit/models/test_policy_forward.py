@@ -76,7 +76,7 @@ def test_padding_content_changes_no_sft_loss(kind: str, make_policy) -> None:
             prompt_ids, clean.prompt_mask, response_ids, clean.response_mask, clean.weights, clean.portion
         )
         policy.zero_grad()
-        loss, stats = policy.sft_loss(batch)
+        loss, stats, _ = policy.sft_loss(batch)
         loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in policy.model.parameters()])
         results.append((loss.detach(), stats["token_accuracy"], gradient))
@@ -89,7 +89,8 @@ def test_sft_loss_is_that_of_transformers(kind: str, make_policy) -> None:
     """Checklist 2, 3: equal to the cross-entropy of transformers on the joined ids, the final EOS included."""
     policy = make_policy(kind, max_completion=40)
     rows = [encode_sft(row, policy.codec) for row in demonstrations()]
-    loss, _ = policy.sft_loss(sft_batch(rows, policy.codec))
+    loss, _, each = policy.sft_loss(sft_batch(rows, policy.codec))
+    assert len(each) == len(rows)
     total, count = 0.0, 0
     for row in rows:
         assert row.response[-1] == policy.codec.eos_id
