@@ -25,12 +25,18 @@ class _Module(L.LightningDataModule):
     """Loaders whose batches are dealt out to the Trainer's ranks."""
 
     codec: Codec
+    batch_size: int
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
         return (
             {"rank": 0, "world": 1} if trainer is None else {"rank": trainer.global_rank, "world": trainer.world_size}
         )
+
+    def _step_size(self) -> int:
+        """Rows an optimizer step, over all ranks and accumulated batches."""
+        batches = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        return self.batch_size * self._ranks()["world"] * batches
 
     def _done(self) -> int:
         """Batches of the current epoch that have been trained on."""
@@ -140,7 +146,7 @@ class SFTDataModule(_PromptValidation):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""
-        total = self.batch_size * self._ranks()["world"]
+        total = self._step_size()
         lengths = [len(row) for row in self.train]
 
         def order(epoch: int) -> list[int]:
@@ -182,7 +188,7 @@ class PreferenceDataModule(_Module):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`, of like lengths."""
-        total = self.batch_size * self._ranks()["world"]
+        total = self._step_size()
         lengths = [max(len(row.chosen), len(row.rejected)) + len(str(row.prompt.text)) for row in self.train]
         return self._train_loader(
             self.train,

@@ -370,12 +370,12 @@ class PPOModule(GuardedModule):
                         gap = torch.maximum(gap, change.abs().max())
                     for name, value in stats.items():
                         means[name] = means[name] + value * mask.sum() / tokens
-                norm = gradient_norm(self.parameters())
+                norm: Tensor = gradient_norm(self.parameters())
                 means["grad_norm"] = norm
                 if self.sound(norm):
                     taken += 1
-                    for name, value in means.items():
-                        sums[name] = sums[name] + value
+                    for name, mean in means.items():
+                        sums[name] = sums[name] + mean
                     if self.max_grad_norm:
                         clip_to(self.parameters(), self.max_grad_norm, norm)
                 else:

@@ -1,0 +1,118 @@
+"""One stage trained in one of several ways that must come to the same; rank 0 writes what it came to.
+
+Run by test_equivalence.py, and by the table in tests/benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from helpers.tiny_models import COMPLETIONS, PROMPTS, length_reward, preferences, rows, spread_weights
+from rlhf_lightning import optim
+from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.data.rows import Prompt, SFTRow
+from rlhf_lightning.metrics import ChrF
+from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
+from rlhf_lightning.stages import Evaluator, PPOModule, RewardModule, SFTModule
+
+LIMITS = {"max_prompt": 40, "max_completion": 8}
+
+
+def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """Plain steps along the gradient: Adam would make a rounding error of a small gradient a whole step."""
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+class Recorder(L.Callback):
+    """What is logged after each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.steps.append({k: float(v) for k, v in trainer.callback_metrics.items() if "second" not in k})
+
+
+def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, Any, dict[str, Any]]:
+    """Module, data and options of the Trainer."""
+    name, _, extra = stage.partition(" ")
+    spec = ModelSpec(folder, lora=LoraSpec(r=2 if extra == "lora" else 0))
+    torch.manual_seed(1)
+    how: dict[str, Any] = {"optimizer": sgd, "schedule": optim.linear}
+    if name == "sft":
+        policy = Policy.load(spec, **LIMITS)
+        # Seven rows a pass: the last batch is short, and on two ranks one of them has a row less.
+        train = [SFTRow(Prompt(PROMPTS[i % 4]), COMPLETIONS[i % 4] * (1 + i % 3)) for i in range(7)]
+        module = SFTModule(policy, lr=0.3, evaluator=Evaluator({"chrf": ChrF()}), **how)
+        return module, SFTDataModule(train, [*rows(), *rows()[:1]], policy.codec, batch, 2), {"max_epochs": 3}
+    if name == "reward":
+        scorer = RewardModel.load(spec, max_prompt=32, max_completion=12, fresh_head=True)
+        spread_weights(scorer.model.score, 0.3)
+        pairs = [*preferences(), *preferences()[:3]]
+        data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
+        return RewardModule(scorer, lr=0.3, **how), data, {"max_epochs": 3}
+    policy = Policy.load(spec, **LIMITS, value_head=True)
+    spread_weights(policy.value_head, 0.5)
+    module = PPOModule(
+        policy,
+        {"length": length_reward},
+        kl="adaptive",
+        kl_target=0.05,
+        kl_horizon=40,
+        epochs=2,
+        micro_batch_size=micro,
+        responses_per_prompt=2 if extra == "several" else 1,
+        lr=0.1,
+        seed=2,
+        evaluator=Evaluator({"chrf": ChrF()}),
+        **how,
+    )
+    data = PromptDataModule(rows() * 4, [*rows(), *rows()[:1]], policy.codec, batch, 2)
+    return module, data, {"max_epochs": 1}
+
+
+def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str) -> None:
+    """Train; ``split`` is batches accumulated (SFT, reward) or responses a micro-batch (PPO)."""
+    warnings.filterwarnings("ignore")
+    L.seed_everything(3)
+    module, data, options = made(stage, folder, int(batch), int(split) if stage.startswith("ppo") else None)
+    if not stage.startswith("ppo"):
+        options |= {"accumulate_grad_batches": int(split), "gradient_clip_val": 0.5}
+    recorder = Recorder()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=int(ranks),
+        strategy=strategies(strategy, int(ranks)),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=out,
+        callbacks=[recorder],
+        **options,
+    )
+    trainer.fit(module, datamodule=data)
+    weights = trainer.strategy.lightning_module_state_dict()
+    if trainer.is_global_zero:
+        torch.save(weights, Path(out, "weights.pt"))
+        last = {k: float(v) for k, v in trainer.callback_metrics.items() if "second" not in k}
+        report = {"steps": recorder.steps, "last": last, "global_step": trainer.global_step}
+        Path(out, "report.json").write_text(json.dumps(report))
+
+
+def strategies(name: str, ranks: int) -> Any:
+    """The strategy of a name."""
+    return name
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
