@@ -20,6 +20,7 @@ from rlhf_lightning.algorithms import (
     FixedKL,
     entropy,
     gae,
+    has_others,
     kl_estimate,
     leave_one_out,
     masked_mean,
@@ -37,16 +38,23 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.functions import Reward
-from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rewards.mix import OnFailure, RewardMix
 from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 
-CHOICES = {"kl": ("fixed", "adaptive"), "kl_estimator": ("k1", "k2", "k3"), "missing_eos": ("replace", "subtract")}
+CHOICES = {
+    "kl": ("fixed", "adaptive"),
+    "kl_estimator": ("k1", "k2", "k3"),
+    "missing_eos": ("replace", "subtract"),
+    "on_reward_failure": ("stop", "mask"),
+}
 AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
     ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
 )
 ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
 AT_MOST_1 = ("gamma", "lam")
+UNSCORED_ROUNDS = 3
+"""Rounds in a row without a single reward after which PPO stops."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -123,6 +131,10 @@ class PPOModule(L.LightningModule):
         schedule: made of the optimizer and the number of updates (rounds), stepped once a round.
         critic: a model of its own for the values, made with ``value_head=True``.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
+        on_reward_failure: ``stop``, or ``mask`` to leave responses for which a reward failed out of everything that is
+            learnt (their KL, length and end are still part of those statistics). With several responses to a prompt,
+            one that alone has a score is left out too: nobody knows its gain. A round without any score is no update
+            and counts as none; three in a row stop the run.
 
     Raises:
         UserError: for options that can't be combined.
@@ -159,6 +171,7 @@ class PPOModule(L.LightningModule):
         schedule: optim.Schedule = optim.linear,
         critic: Policy | None = None,
         evaluator: Evaluator | None = None,
+        on_reward_failure: OnFailure = "stop",
     ) -> None:
         check_settings(locals())
         super().__init__()
@@ -170,7 +183,8 @@ class PPOModule(L.LightningModule):
             _freeze_unused(policy, critic)
         self.automatic_optimization = False
         self.policy, self.critic, self.evaluator = policy, critic, evaluator
-        self.rewards = RewardMix(rewards, reward_weights)
+        self.rewards = RewardMix(rewards, reward_weights, on_reward_failure)
+        self.unscored_rounds = 0
         self.reference = Reference(policy) if kl_coef else None
         if evaluator is not None and self.reference is not None:
             evaluator.reference = self.reference
@@ -201,6 +215,7 @@ class PPOModule(L.LightningModule):
         """Sample, score, estimate, update."""
         clock = time.perf_counter()
         batch = batch.repeated(self.responses_per_prompt)
+        self.rewards.forget_failures()
         rollout = collect(
             batch,
             self.policy,
@@ -210,10 +225,14 @@ class PPOModule(L.LightningModule):
             self._critic_values if self.critic is not None else None,
             self.micro_batch_size or len(batch.rows),
         )
-        rollout = self.level_values(rollout)
-        advantages, returns, stats = self.advantages(rollout)
+        rollout = replace(rollout, scored=has_others(rollout.scored, self.responses_per_prompt))
+        stats = self.statistics(rollout)
         updating = time.perf_counter()
-        stats |= self.update(rollout, advantages, returns)
+        if updates := self.any_scored(rollout):
+            rollout = self.level_values(rollout)
+            advantages, returns, more = self.advantages(rollout)
+            updating = time.perf_counter()
+            stats |= more | self.update(rollout, advantages, returns)
         stats |= {f"seconds/{phase}": value for phase, value in rollout.seconds.items()}
         stats["seconds/update"] = time.perf_counter() - updating
         stats["tokens_per_second"] = float(rollout.response_mask.sum()) / (time.perf_counter() - clock)
@@ -224,7 +243,8 @@ class PPOModule(L.LightningModule):
             kl = self.trainer.strategy.reduce(kl, reduce_op="mean")  # type: ignore[assignment]
             self.controller.update(float(kl), len(rollout) * self.trainer.world_size)
         self._log(stats, len(rollout))
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if updates:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _critic_values(
         self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor
@@ -233,6 +253,23 @@ class PPOModule(L.LightningModule):
         values = self.critic(prompt_ids, prompt_mask, response_ids, response_mask, with_values=True).values
         assert values is not None
         return values
+
+    def any_scored(self, rollout: Rollout) -> bool:
+        """Whether any rank has a response to learn from.
+
+        Raises:
+            UserError: if none had one for `UNSCORED_ROUNDS` rounds in a row.
+        """
+        if self._sum_over_ranks(rollout.scored.sum().float()) > 0:
+            self.unscored_rounds = 0
+            return True
+        self.unscored_rounds += 1
+        if self.unscored_rounds == UNSCORED_ROUNDS:
+            reasons = "; ".join(self.rewards.reasons.values()) or "the rewards of other processes failed"
+            raise UserError(
+                f"in {UNSCORED_ROUNDS} rounds in a row no response could be learnt from, for want of rewards: {reasons}"
+            )
+        return False
 
     @torch.no_grad()
     def level_values(self, rollout: Rollout) -> Rollout:
@@ -243,9 +280,7 @@ class PPOModule(L.LightningModule):
         """
         if rollout.values.any():
             return rollout
-        scores = self.gains(rollout)
-        total = self._sum_over_ranks(torch.stack([scores.sum(), scores.new_tensor(float(len(scores)))]))
-        mean = total[0] / total[1]
+        mean = self._mean_over_ranks(self.gains(rollout), rollout.scored)
         (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
         return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, float(mean)))
 
@@ -255,33 +290,14 @@ class PPOModule(L.LightningModule):
 
     def gains(self, rollout: Rollout) -> Tensor:
         """(b,) what is optimised: the penalised scores, less what the other responses to the prompt got."""
-        return leave_one_out(self.penalised(rollout), self.responses_per_prompt)
+        return leave_one_out(self.penalised(rollout), self.responses_per_prompt, rollout.scored)
 
-    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Token rewards and what they are worth.
-
-        Returns:
-            ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the round.
-        """
+    def statistics(self, rollout: Rollout) -> dict[str, Any]:
+        """What there is to say of a round's responses, scored or not."""
         mask = rollout.response_mask
-        scores, gains = self.penalised(rollout), self.gains(rollout)
-        kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
-        rewards = token_rewards(gains, kl, mask, self.controller.coef)
-        penalty = rewards.sum(1) - gains
-        if self.whiten_rewards:
-            rewards = whiten(rewards, mask, shift_mean=False, all_reduce=self._sum_over_ranks)
-        advantages, returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
-        error = masked_mean((returns - rollout.values).square(), mask)
-        spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
         stats: dict[str, Any] = {
-            "score": rollout.scores.mean(),
-            "score_penalised": scores.mean(),
-            "total_reward": (scores + penalty).mean(),
-            "non_score_reward": penalty.mean(),
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
-            "explained_variance": 1 - error / spread.clamp(min=1e-8),
-            "values": masked_mean(rollout.values, mask),
         }
         if self.reference is not None:
             estimates = {"kl": "k1", "kl_k3": "k3"}
@@ -289,16 +305,47 @@ class PPOModule(L.LightningModule):
                 per_token = kl_estimate(rollout.logprobs, rollout.ref_logprobs, kind)  # type: ignore[arg-type]
                 stats[name] = per_token.masked_fill(~mask, 0.0).sum(1).mean()
             stats["kl_coef"] = self.controller.coef
-        stats |= {f"reward/{name}": values.mean() for name, values in rollout.rewards.items()}
+        if self.rewards.on_failure == "mask":
+            stats["unscored"] = 1 - rollout.scored.float().mean()
+            for name, failures in self.rewards.failures.items():
+                stats[f"failures/{name}"] = self._sum_over_ranks(torch.tensor(float(failures), device=self.device))
+        return stats
+
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Token rewards and what they are worth.
+
+        Returns:
+            ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the scored responses, over all ranks.
+        """
+        mask, learnt, scored = rollout.response_mask, rollout.learnt_mask, rollout.scored
+        scores, gains = self.penalised(rollout), self.gains(rollout)
+        kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
+        rewards = token_rewards(gains, kl, mask, self.controller.coef)
+        penalty = rewards.sum(1) - gains
+        if self.whiten_rewards:
+            rewards = whiten(rewards, learnt, shift_mean=False, all_reduce=self._sum_over_ranks)
+        advantages, returns = gae(rewards, rollout.values, learnt, self.gamma, self.lam)
+        error = self._mean_over_ranks((returns - rollout.values).square(), learnt)
+        spread = self._mean_over_ranks((returns - self._mean_over_ranks(returns, learnt)).square(), learnt)
+        stats: dict[str, Any] = {
+            "score": self._mean_over_ranks(rollout.scores, scored),
+            "score_penalised": self._mean_over_ranks(scores, scored),
+            "total_reward": self._mean_over_ranks(scores + penalty, scored),
+            "non_score_reward": self._mean_over_ranks(penalty, scored),
+            "explained_variance": 1 - error / spread.clamp(min=1e-8),
+            "values": self._mean_over_ranks(rollout.values, learnt),
+        }
+        stats |= {f"reward/{name}": self._mean_over_ranks(v, scored) for name, v in rollout.rewards.items()}
         if self.whiten_advantages:
-            advantages = whiten(advantages, mask, all_reduce=self._sum_over_ranks)
+            advantages = whiten(advantages, learnt, all_reduce=self._sum_over_ranks)
         return advantages, returns, stats
 
     def update(self, rollout: Rollout, advantages: Tensor, returns: Tensor) -> dict[str, Any]:
         """Take ``epochs x minibatches`` optimizer steps on a round of experience.
 
         The losses are means over all tokens of a minibatch, over all ranks: each micro-batch is weighted by its share
-        of them, so that the gradient doesn't depend on how a minibatch is split.
+        of them, so that the gradient doesn't depend on how a minibatch is split. Responses without a score count 0
+        tokens, but go through the model: every rank takes part in each exchange of gradients, whatever it can score.
 
         Returns:
             Statistics: token-weighted means over all steps; and ``logprob_gap``, the largest difference between the
@@ -320,13 +367,12 @@ class PPOModule(L.LightningModule):
             for step, rows in enumerate(order.tensor_split(self.minibatches)):
                 # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
                 rows = rows[rollout.lengths[rows].argsort()]
-                tokens = rollout.response_mask[rows].sum()
-                global_tokens = self._sum_over_ranks(tokens.float())
+                global_tokens = self._sum_over_ranks(rollout.learnt_mask[rows].sum().float()).clamp(min=1)
                 parts = rows.split(self.micro_batch_size or len(rows))
                 for i, part in enumerate(parts):
                     mask = rollout.response_mask[part]
                     # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
-                    share = mask.sum() * world / global_tokens
+                    share = rollout.learnt_mask[part].sum() * world / global_tokens
                     loss, stats, logprobs = self._loss(rollout, advantages, returns, part)
                     with self._no_sync() if i + 1 < len(parts) else nullcontext():
                         self.manual_backward(loss * share)
@@ -334,7 +380,7 @@ class PPOModule(L.LightningModule):
                         change = (logprobs - rollout.logprobs[part]).masked_fill(~mask, 0.0)
                         gap = torch.maximum(gap, change.abs().max())
                     for name, value in stats.items():
-                        sums[name] = sums[name] + value * mask.sum() / tokens
+                        sums[name] = sums[name] + value * share
                 if self.max_grad_norm:
                     self.clip_gradients(
                         optimizer,  # type: ignore[arg-type]
@@ -357,7 +403,8 @@ class PPOModule(L.LightningModule):
             rows,
             left=self.policy.kind == "causal",
         )
-        ids, mask, width = inputs[2], inputs[3], inputs[2].shape[1]
+        ids, width = inputs[2], inputs[2].shape[1]
+        mask = rollout.learnt_mask[rows, :width]
         output = self.policy(*inputs, with_values=self.critic is None)
         values = output.values if self.critic is None else self._critic_values(*inputs)
         logprobs = token_logprobs(output.logits, ids, self.sampling.temperature)
@@ -389,6 +436,11 @@ class PPOModule(L.LightningModule):
 
     def _sum_over_ranks(self, x: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(x, reduce_op="sum") if self.trainer.world_size > 1 else x  # type: ignore[return-value]
+
+    def _mean_over_ranks(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean of the values where a boolean mask is true, on whatever rank they are; 0 if it is nowhere."""
+        total, count = self._sum_over_ranks(torch.stack([x.masked_fill(~mask, 0.0).sum(), mask.sum().to(x.dtype)]))
+        return total / count.clamp(min=1)
 
     def _log(self, stats: Mapping[str, Any], size: int) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
