@@ -4,7 +4,7 @@ from rlhf_lightning.algorithms.advantages import gae, masked_mean, whiten
 from rlhf_lightning.algorithms.kl import AdaptiveKL, FixedKL, kl_estimate
 from rlhf_lightning.algorithms.logprobs import entropy, full_kl, token_logprobs
 from rlhf_lightning.algorithms.losses import pairwise_loss, policy_loss, value_loss
-from rlhf_lightning.algorithms.rewards import leave_one_out, missing_eos_penalty, token_rewards
+from rlhf_lightning.algorithms.rewards import has_others, leave_one_out, missing_eos_penalty, token_rewards
 
 __all__ = [
     "AdaptiveKL",
@@ -12,6 +12,7 @@ __all__ = [
     "entropy",
     "full_kl",
     "gae",
+    "has_others",
     "kl_estimate",
     "leave_one_out",
     "masked_mean",

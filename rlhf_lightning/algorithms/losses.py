@@ -29,7 +29,8 @@ def policy_loss(
 
     Returns:
         Scalar loss, and detached stats: ``clip_fraction``, ``approx_kl`` (k3, old against new),
-        ``ratio`` and ``ratio_var``.
+        ``ratio`` and ``ratio_var``; ``ratio_square``, the mean square of ratio - 1, from which and the mean ratios the
+        variance over several batches is made.
     """
     log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
     ratio = log_ratio.exp()
@@ -44,6 +45,7 @@ def policy_loss(
             "approx_kl": masked_mean(ratio - 1 - log_ratio, mask),
             "ratio": ratio_mean,
             "ratio_var": masked_mean((ratio - ratio_mean).square(), mask),
+            "ratio_square": masked_mean((ratio - 1).square(), mask),
         }
     return loss, stats
 

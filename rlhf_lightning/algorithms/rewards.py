@@ -33,7 +33,7 @@ def missing_eos_penalty(scores: Tensor, ended: Tensor, penalty: float, mode: Mis
     return torch.where(ended, scores, punished)
 
 
-def leave_one_out(scores: Tensor, size: int) -> Tensor:
+def leave_one_out(scores: Tensor, size: int, scored: Tensor | None = None) -> Tensor:
     """Each score less the mean of the other scores of its prompt (RLOO: Ahmadian et al., 2024, arXiv:2402.14740).
 
     What others got for the same prompt says how hard it is, and doesn't depend on this response: taking it off leaves
@@ -42,15 +42,37 @@ def leave_one_out(scores: Tensor, size: int) -> Tensor:
     Args:
         scores: (b,); the ``size`` responses to a prompt stand beside each other.
         size: responses a prompt; 1 leaves the scores as they are.
+        scored: (b,) boolean; the scores of the other responses are unknown, and no part of any mean. None is all.
 
     Returns:
-        (b,)
+        (b,); without meaning where the score is unknown, or every other score of the prompt: see `has_others`.
     """
     if size == 1:
         return scores
     groups = scores.view(-1, size)
-    others = (groups.sum(1, keepdim=True) - groups) / (size - 1)
+    if scored is None:
+        others = (groups.sum(1, keepdim=True) - groups) / (size - 1)
+    else:
+        known = scored.view(-1, size)
+        groups = groups.masked_fill(~known, 0.0)
+        others = (groups.sum(1, keepdim=True) - groups) / (known.sum(1, keepdim=True) - 1).clamp(min=1)
     return (groups - others).flatten()
+
+
+def has_others(scored: Tensor, size: int) -> Tensor:
+    """(b,) boolean: the responses that are scored and, with several to a prompt, not the only one of it that is.
+
+    What a lone score gains over the others nobody knows. A gain of 0 would be a guess, and would pull critic and
+    whitening towards it; so it is not learnt from at all.
+
+    Args:
+        scored: (b,) boolean; the ``size`` responses to a prompt stand beside each other.
+        size: responses a prompt.
+    """
+    if size == 1:
+        return scored
+    groups = scored.view(-1, size)
+    return (groups & (groups.sum(1, keepdim=True) > 1)).flatten()
 
 
 def token_rewards(scores: Tensor, kl: Tensor | None, mask: Tensor, kl_coef: float) -> Tensor:

@@ -204,7 +204,10 @@ def check_models(run: Run) -> None:
 
 
 def _try_rewards(rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str]) -> None:
-    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them."""
+    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them.
+
+    A failure stops the run here whatever ppo.on_reward_failure says: that is for rewards that work, but not always.
+    """
     tried = {name: reward for name, reward in rewards.items() if not isinstance(reward, LearnedReward)}
     if tried:
         RewardMix(tried).each(rows, texts, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from rlhf_lightning.pipeline.run import (
     report_samples,
     save_results,
     say,
+    tell,
 )
 from rlhf_lightning.report import PolicyResult, print_report, read_samples, write_report
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
@@ -164,8 +166,22 @@ def score_answers(run: Run) -> None:
         if not missing or not samples:
             continue
         rows, texts = [s.row for s in samples], [s.completion for s in samples]
-        known |= RewardMix(missing).each(rows, texts, run.scoring_device)
-        policy.metrics |= {name: float(known[name].mean()) for name in missing}
+        mix = RewardMix(missing, on_failure=run.cfg["ppo"]["on_reward_failure"])
+        known |= mix.each(rows, texts, run.scoring_device)
+        policy.metrics |= {name: float(known[name].nanmean()) for name in missing}
+        tell(
+            run.results,
+            [f"answers of {policy.name}: {text}; its mean is over the others" for text in unscored(mix, len(rows))],
+        )
+
+
+def unscored(mix: RewardMix, answers: int) -> list[str]:
+    """What to tell of rewards that failed for some of so many answers."""
+    return [
+        f"the reward {name!r} failed for {count} of {answers} ({mix.reasons[name]})"
+        for name, count in mix.failures.items()
+        if count
+    ]
 
 
 def suspicions(
@@ -180,7 +196,7 @@ def suspicions(
     Args:
         answers: of the policy.
         references: of each row.
-        scores: of each reward, a number an answer.
+        scores: of each reward, a number an answer; NaN where it failed.
         lengths: mean tokens an answer, before and after.
         labels: the task's label set, if it has one.
     """
@@ -189,7 +205,8 @@ def suspicions(
         said.append(f"answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than before")
     words = [len(split_words(text)) for text in answers]
     for name, values in scores.items():
-        if abs(r := length_reward_correlation(words, values)) > 0.8 and len(answers) >= 20:
+        pairs = [(count, value) for count, value in zip(words, values, strict=True) if math.isfinite(value)]
+        if len(pairs) >= 20 and abs(r := length_reward_correlation(*zip(*pairs, strict=True))) > 0.8:
             said.append(f"the reward {name!r} follows the answers' length (correlation {r:.2f})")
     if labels and answers:
         usual = label_collapse([row[0] if row else None for row in references])

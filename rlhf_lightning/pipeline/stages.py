@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from rlhf_lightning.pipeline.measure import (
     score_answers,
     suspicions,
     task_metrics,
+    unscored,
     with_learned,
 )
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
@@ -153,7 +155,8 @@ def train_ppo(run: Run) -> None:
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
-    evaluator = Evaluator(task_metrics(run.cfg), RewardMix({**gold_functions(run), **rewards}))
+    mix = RewardMix({**gold_functions(run), **rewards}, on_failure=cfg["on_reward_failure"])
+    evaluator = Evaluator(task_metrics(run.cfg), mix)
     module = instantiate(
         cfg,
         policy=policy,
@@ -172,6 +175,11 @@ def train_ppo(run: Run) -> None:
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
     choose = exported == "best" and run.results.objective is not None and bool(run.data.validation)
     fit(run, "ppo", module, data, options, partial(save_once, policy), stops, held_out(run) if choose else None)
+    told = [
+        f"ppo: some responses were left out of the training ({reason}); ppo/failures/{name} counts them"
+        for name, reason in module.rewards.reasons.items()
+    ]
+    tell(run.results, told)
     for stop in stops:
         if stop.wait_count >= patience:
             run.results.notes.append(
@@ -257,7 +265,8 @@ def predict(run: Run) -> None:
     """Answer a file of prompts, and score the answers by every reward there is.
 
     Raises:
-        UserError: if a reward fails; the answers are then written without rewards.
+        UserError: if a reward fails and ppo.on_reward_failure is ``stop``; the answers are then written without
+            rewards.
     """
     cfg = run.cfg["predict"]
     policy = policy_of(run)
@@ -273,14 +282,16 @@ def predict(run: Run) -> None:
     failure = None
     if rewards := prediction_rewards(run):
         try:
-            scores = RewardMix(rewards).each([s.row for s in samples], texts, run.scoring_device)
+            mix = RewardMix(rewards, on_failure=run.cfg["ppo"]["on_reward_failure"])
+            scores = mix.each([s.row for s in samples], texts, run.scoring_device)
+            tell(run.results, [f"predict: {text}; these are null" for text in unscored(mix, len(samples))])
         except UserError as error:
             failure = error
     if is_rank_zero():
         lines = [
             json.dumps(
                 {**s.row.meta, "prompt": s.row.prompt.text, "completion": s.completion}
-                | ({"rewards": {k: round(float(v[i]), 6) for k, v in scores.items()}} if scores else {}),
+                | ({"rewards": {k: _number_or_null(float(v[i])) for k, v in scores.items()}} if scores else {}),
                 ensure_ascii=False,
                 default=str,
             )
@@ -292,3 +303,8 @@ def predict(run: Run) -> None:
         say(f"{len(lines)} completions in {path}")
     if failure is not None:
         raise failure
+
+
+def _number_or_null(value: float) -> float | None:
+    """A reward as JSON has it: null where it failed."""
+    return None if math.isnan(value) else round(value, 6)

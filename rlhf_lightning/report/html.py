@@ -200,9 +200,10 @@ def _extremes(samples: Sequence[Sample], policies: Sequence[str], results: RunRe
 
     def gain(sample: Sample) -> float | None:
         try:
-            return sign * (sample.scores[new][names[0]] - sample.scores[old][names[0]])
+            value = sign * (sample.scores[new][names[0]] - sample.scores[old][names[0]])
         except KeyError:
             return None
+        return value if math.isfinite(value) else None  # a reward that failed: NaN has no place in an order
 
     gains = sorted(((value, i) for i, row in enumerate(samples) if (value := gain(row)) is not None), reverse=True)
     parts = []

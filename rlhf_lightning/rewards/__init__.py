@@ -1,7 +1,17 @@
 """Rewards: text in, one number a sample out."""
 
-from rlhf_lightning.rewards.functions import ConstantReward, FunctionReward, MetricReward, Reward
+from rlhf_lightning.rewards.functions import ConstantReward, FunctionReward, MetricReward, Reward, RewardFailure
+from rlhf_lightning.rewards.http import HTTPReward
 from rlhf_lightning.rewards.learned import LearnedReward
 from rlhf_lightning.rewards.mix import RewardMix
 
-__all__ = ["ConstantReward", "FunctionReward", "LearnedReward", "MetricReward", "Reward", "RewardMix"]
+__all__ = [
+    "ConstantReward",
+    "FunctionReward",
+    "HTTPReward",
+    "LearnedReward",
+    "MetricReward",
+    "Reward",
+    "RewardFailure",
+    "RewardMix",
+]

@@ -24,6 +24,18 @@ class Reward(Protocol):
         ...
 
 
+class RewardFailure(Exception):
+    """A reward has no number for some of the samples, through no mistake in how it was called.
+
+    Attributes:
+        values: (b,) the numbers there are, NaN for the other samples.
+    """
+
+    def __init__(self, reason: str, values: Tensor) -> None:
+        super().__init__(reason)
+        self.values = values
+
+
 class ConstantReward:
     """The same number for every sample: the control with which no metric may improve."""
 
@@ -117,5 +129,16 @@ class FunctionReward:
     def __call__(
         self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
     ) -> Tensor:
-        """(b,) what the function returns."""
-        return torch.as_tensor(self.function(prompts, completions, references, meta), dtype=torch.float32)
+        """(b,) what the function returns.
+
+        Raises:
+            UserError: if that is no sequence of numbers.
+        """
+        returned = self.function(prompts, completions, references, meta)
+        try:
+            return torch.as_tensor(returned, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the reward function {self.path!r} returned a {type(returned).__name__}, which is no sequence of "
+                f"numbers ({error}); it must return one number each"
+            ) from error

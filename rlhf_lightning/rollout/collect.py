@@ -35,9 +35,10 @@ class Rollout(Batch):
         logprobs: (b, r) of the response tokens under the policy that drew them, at the sampling temperature.
         ref_logprobs: (b, r) likewise under the reference; equal to ``logprobs`` where there is none.
         values: (b, r) of the critic.
-        scores: (b,) weighted sum of the rewards, before any penalty.
+        scores: (b,) weighted sum of the rewards, before any penalty; 0 where a reward failed.
+        scored: (b,) bool, the response is learnt from: no reward failed for it.
         ended: (b,) bool, the response has an end-of-sequence token.
-        rewards: each reward by its name, (b,) each.
+        rewards: each reward by its name, (b,) each; NaN where it failed.
         texts: the b responses, decoded.
         seconds: time of the phases ``sample``, ``score`` and ``forward``.
     """
@@ -50,6 +51,7 @@ class Rollout(Batch):
     ref_logprobs: Tensor
     values: Tensor
     scores: Tensor
+    scored: Tensor
     ended: Tensor
     rewards: dict[str, Tensor]
     texts: list[str]
@@ -62,6 +64,11 @@ class Rollout(Batch):
     def lengths(self) -> Tensor:
         """(b,) tokens of prompt and response."""
         return self.prompt_mask.sum(1) + self.response_mask.sum(1)
+
+    @property
+    def learnt_mask(self) -> Tensor:
+        """(b, r) bool, the response tokens that are learnt from."""
+        return self.response_mask & self.scored.unsqueeze(1)
 
 
 def trimmed(
@@ -118,6 +125,7 @@ def collect(
 
     clock = time.perf_counter()
     scores = rewards.each(batch.rows, answers.texts, batch.prompt_ids.device)
+    total = rewards.total(scores)
     seconds["score"] = time.perf_counter() - clock
 
     clock = time.perf_counter()
@@ -144,7 +152,8 @@ def collect(
         logprobs=logprobs,
         ref_logprobs=ref_logprobs.masked_fill(~mask, 0.0) if reference is not None else logprobs,
         values=values.masked_fill(~mask, 0.0),
-        scores=rewards.total(scores),
+        scores=total.masked_fill(total.isnan(), 0.0),
+        scored=~total.isnan(),
         ended=answers.ended,
         rewards=scores,
         texts=answers.texts,

@@ -37,7 +37,9 @@ class Evaluator(nn.Module):
 
     Args:
         metrics: task metrics by name; each has ``update(completions, references)``.
-        rewards: whose means are reported under their names; as ``reward/<name>`` where a measure has that name.
+        rewards: whose means are reported under their names; as ``reward/<name>`` where a measure has that name. Where
+            failures are masked, a mean is over the answers that have the reward, and ``unscored`` is the share of
+            answers that lack one or more.
         sampling: how answers are drawn; greedy unless told otherwise.
         reference: with it ``kl`` is reported: KL(policy || reference) of the whole next-token distributions, summed
             over each answer (nats), averaged over answers.
@@ -56,6 +58,7 @@ class Evaluator(nn.Module):
         self.rewards, self.reference = rewards, reference
         self.sampling = sampling or Sampling(greedy=True)
         self.means = nn.ModuleDict({name: MeanMetric() for name in (rewards.rewards if rewards else {})})
+        self.unscored = MeanMetric()
         self.kl = MeanMetric()
         self.source: dict[str, Metric] = {}
         """Which metric gave each of the measures that `compute` named."""
@@ -71,8 +74,10 @@ class Evaluator(nn.Module):
             metric.update(texts, [row.references for row in rows])  # type: ignore[operator]
         self.guardrails.update(texts, [transcript(row.prompt.text) for row in rows], lengths, ended)
         if self.rewards is not None and rows:
-            for name, values in self.rewards.each(rows, texts, batch.prompt_ids.device).items():
-                self.means[name].update(values)  # type: ignore[operator]
+            scores = self.rewards.each(rows, texts, batch.prompt_ids.device)
+            for name, values in scores.items():
+                self.means[name].update(values[~values.isnan()])  # type: ignore[operator]
+            self.unscored.update(self.rewards.total(scores).isnan().float())
         if self.reference is not None and isinstance(policy, Policy):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
             self.kl.update(kl)
@@ -96,6 +101,9 @@ class Evaluator(nn.Module):
             key = name if name not in results else f"reward/{name}"
             results[key] = float(mean.compute())  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
+        if self.rewards is not None and self.rewards.on_failure == "mask":
+            results["unscored"] = float(self.unscored.compute())
+        self.unscored.reset()
         return results
 
 

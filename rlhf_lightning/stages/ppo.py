@@ -19,6 +19,7 @@ from rlhf_lightning.algorithms import (
     FixedKL,
     entropy,
     gae,
+    has_others,
     kl_estimate,
     leave_one_out,
     masked_mean,
@@ -38,17 +39,24 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.functions import Reward
-from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rewards.mix import OnFailure, RewardMix
 from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 
-CHOICES = {"kl": ("fixed", "adaptive"), "kl_estimator": ("k1", "k2", "k3"), "missing_eos": ("replace", "subtract")}
+CHOICES = {
+    "kl": ("fixed", "adaptive"),
+    "kl_estimator": ("k1", "k2", "k3"),
+    "missing_eos": ("replace", "subtract"),
+    "on_reward_failure": ("stop", "mask"),
+}
 AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
     ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
 )
 ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
 AT_MOST_1 = ("gamma", "lam")
+UNSCORED_ROUNDS = 3
+"""Rounds in a row without a single reward after which PPO stops."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -133,6 +141,10 @@ class PPOModule(GuardedModule):
         seed: of sampling and of the order in which responses are learnt from.
         max_bad_steps: steps that can't be taken, for a number that is not finite, at which the training stops.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
+        on_reward_failure: ``stop``, or ``mask`` to leave responses for which a reward failed out of everything that is
+            learnt (their KL, length and end are still part of those statistics). With several responses to a prompt,
+            one that alone has a score is left out too: nobody knows its gain. A round without any score is no update
+            and counts as none; three in a row stop the run.
 
     Raises:
         UserError: for options that can't be combined.
@@ -171,6 +183,7 @@ class PPOModule(GuardedModule):
         seed: int = 0,
         max_bad_steps: int = 3,
         evaluator: Evaluator | None = None,
+        on_reward_failure: OnFailure = "stop",
     ) -> None:
         check_settings(locals())
         super().__init__("ppo", max_bad_steps)
@@ -182,7 +195,8 @@ class PPOModule(GuardedModule):
             _freeze_unused(policy, critic)
         self.automatic_optimization = False
         self.policy, self.critic, self.evaluator = policy, critic, evaluator
-        self.rewards = RewardMix(rewards, reward_weights)
+        self.rewards = RewardMix(rewards, reward_weights, on_reward_failure)
+        self.unscored_rounds = 0
         self.reference = Reference(policy) if kl_coef else None
         if evaluator is not None and self.reference is not None:
             evaluator.reference = self.reference
@@ -210,6 +224,7 @@ class PPOModule(GuardedModule):
         """Sample, score, estimate, update."""
         clock = time.perf_counter()
         batch = batch.repeated(self.responses_per_prompt)
+        self.rewards.forget_failures()
         rollout = collect(
             batch,
             self.policy,
@@ -220,14 +235,18 @@ class PPOModule(GuardedModule):
             self.micro_batch_size or len(batch.rows),
             self.rounds,
         )
+        rollout = replace(rollout, scored=has_others(rollout.scored, self.responses_per_prompt))
         self.watch(lambda: self._texts(batch, rollout), **watched_numbers(rollout))
         if not self.sound():
             self._pass_over()
             return
-        rollout = self.level_values(rollout)
-        advantages, returns, stats = self.advantages(rollout)
+        stats = self.statistics(rollout)
         updating = time.perf_counter()
-        stats |= self.update(rollout, advantages, returns)
+        if updates := self.any_scored(rollout):
+            rollout = self.level_values(rollout)
+            advantages, returns, more = self.advantages(rollout)
+            updating = time.perf_counter()
+            stats |= more | self.update(rollout, advantages, returns)
         stats |= {f"seconds/{phase}": value for phase, value in rollout.seconds.items()}
         stats["seconds/update"] = time.perf_counter() - updating
         stats["tokens_per_second"] = float(rollout.response_mask.sum()) / (time.perf_counter() - clock)
@@ -239,7 +258,8 @@ class PPOModule(GuardedModule):
             self.controller.update(float(kl), len(rollout) * self.trainer.world_size)
         self._log(stats, len(rollout))
         self.rounds += 1
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if updates:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _pass_over(self) -> None:
         """Leave out a round; its steps count, so that the training is no longer for it."""
@@ -263,6 +283,23 @@ class PPOModule(GuardedModule):
         assert values is not None
         return values
 
+    def any_scored(self, rollout: Rollout) -> bool:
+        """Whether any rank has a response to learn from.
+
+        Raises:
+            UserError: if none had one for `UNSCORED_ROUNDS` rounds in a row.
+        """
+        if self._sum_over_ranks(rollout.scored.sum().float()) > 0:
+            self.unscored_rounds = 0
+            return True
+        self.unscored_rounds += 1
+        if self.unscored_rounds == UNSCORED_ROUNDS:
+            reasons = "; ".join(self.rewards.reasons.values()) or "the rewards of other processes failed"
+            raise UserError(
+                f"in {UNSCORED_ROUNDS} rounds in a row no response could be learnt from, for want of rewards: {reasons}"
+            )
+        return False
+
     @torch.no_grad()
     def level_values(self, rollout: Rollout) -> Rollout:
         """Let a critic that still says 0 everywhere say the round's mean gain instead; its bias is set to that.
@@ -272,9 +309,7 @@ class PPOModule(GuardedModule):
         """
         if rollout.values.any():
             return rollout
-        scores = self.gains(rollout)
-        total = self._sum_over_ranks(torch.stack([scores.sum(), scores.new_tensor(float(len(scores)))]))
-        mean = total[0] / total[1]
+        mean = self._mean_over_ranks(self.gains(rollout), rollout.scored)
         (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
         return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, float(mean)))
 
@@ -284,33 +319,14 @@ class PPOModule(GuardedModule):
 
     def gains(self, rollout: Rollout) -> Tensor:
         """(b,) what is optimised: the penalised scores, less what the other responses to the prompt got."""
-        return leave_one_out(self.penalised(rollout), self.responses_per_prompt)
+        return leave_one_out(self.penalised(rollout), self.responses_per_prompt, rollout.scored)
 
-    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Token rewards and what they are worth.
-
-        Returns:
-            ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the round.
-        """
+    def statistics(self, rollout: Rollout) -> dict[str, Any]:
+        """What there is to say of a round's responses, scored or not."""
         mask = rollout.response_mask
-        scores, gains = self.penalised(rollout), self.gains(rollout)
-        kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
-        rewards = token_rewards(gains, kl, mask, self.controller.coef)
-        penalty = rewards.sum(1) - gains
-        if self.whiten_rewards:
-            rewards = whiten(rewards, mask, shift_mean=False, all_reduce=self._sum_over_ranks)
-        advantages, returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
-        error = masked_mean((returns - rollout.values).square(), mask)
-        spread = masked_mean((returns - masked_mean(returns, mask)).square(), mask)
         stats: dict[str, Any] = {
-            "score": rollout.scores.mean(),
-            "score_penalised": scores.mean(),
-            "total_reward": (scores + penalty).mean(),
-            "non_score_reward": penalty.mean(),
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
-            "explained_variance": 1 - error / spread.clamp(min=1e-8),
-            "values": masked_mean(rollout.values, mask),
         }
         if self.reference is not None:
             estimates = {"kl": "k1", "kl_k3": "k3"}
@@ -318,16 +334,47 @@ class PPOModule(GuardedModule):
                 per_token = kl_estimate(rollout.logprobs, rollout.ref_logprobs, kind)  # type: ignore[arg-type]
                 stats[name] = per_token.masked_fill(~mask, 0.0).sum(1).mean()
             stats["kl_coef"] = self.controller.coef
-        stats |= {f"reward/{name}": values.mean() for name, values in rollout.rewards.items()}
+        if self.rewards.on_failure == "mask":
+            stats["unscored"] = 1 - rollout.scored.float().mean()
+            for name, failures in self.rewards.failures.items():
+                stats[f"failures/{name}"] = self._sum_over_ranks(torch.tensor(float(failures), device=self.device))
+        return stats
+
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Token rewards and what they are worth.
+
+        Returns:
+            ``advantages (b, r)``, ``returns (b, r)``, and the statistics of the scored responses, over all ranks.
+        """
+        mask, learnt, scored = rollout.response_mask, rollout.learnt_mask, rollout.scored
+        scores, gains = self.penalised(rollout), self.gains(rollout)
+        kl = kl_estimate(rollout.logprobs, rollout.ref_logprobs, self.kl_estimator) if self.reference else None
+        rewards = token_rewards(gains, kl, mask, self.controller.coef)
+        penalty = rewards.sum(1) - gains
+        if self.whiten_rewards:
+            rewards = whiten(rewards, learnt, shift_mean=False, all_reduce=self._sum_over_ranks)
+        advantages, returns = gae(rewards, rollout.values, learnt, self.gamma, self.lam)
+        error = self._mean_over_ranks((returns - rollout.values).square(), learnt)
+        spread = self._mean_over_ranks((returns - self._mean_over_ranks(returns, learnt)).square(), learnt)
+        stats: dict[str, Any] = {
+            "score": self._mean_over_ranks(rollout.scores, scored),
+            "score_penalised": self._mean_over_ranks(scores, scored),
+            "total_reward": self._mean_over_ranks(scores + penalty, scored),
+            "non_score_reward": self._mean_over_ranks(penalty, scored),
+            "explained_variance": 1 - error / spread.clamp(min=1e-8),
+            "values": self._mean_over_ranks(rollout.values, learnt),
+        }
+        stats |= {f"reward/{name}": self._mean_over_ranks(v, scored) for name, v in rollout.rewards.items()}
         if self.whiten_advantages:
-            advantages = whiten(advantages, mask, all_reduce=self._sum_over_ranks)
+            advantages = whiten(advantages, learnt, all_reduce=self._sum_over_ranks)
         return advantages, returns, stats
 
     def update(self, rollout: Rollout, advantages: Tensor, returns: Tensor) -> dict[str, Any]:
         """Take ``epochs x minibatches`` optimizer steps on a round of experience.
 
         The losses are means over all tokens of a minibatch, over all ranks: each micro-batch is weighted by its share
-        of them, so that the gradient doesn't depend on how a minibatch is split.
+        of them, so that the gradient doesn't depend on how a minibatch is split. Responses without a score count 0
+        tokens, but go through the model: every rank takes part in each exchange of gradients, whatever it can score.
 
         Returns:
             Statistics: token-weighted means over all steps that were taken; and ``logprob_gap``, the largest
@@ -352,15 +399,14 @@ class PPOModule(GuardedModule):
             for step, rows in enumerate(order.tensor_split(self.minibatches)):
                 # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
                 rows = rows[rollout.lengths[rows].argsort()]
-                tokens = rollout.response_mask[rows].sum()
-                global_tokens = self._sum_over_ranks(tokens.float())
+                global_tokens = self._sum_over_ranks(rollout.learnt_mask[rows].sum().float()).clamp(min=1)
                 parts = rows.split(self.micro_batch_size or len(rows))
                 means: dict[str, Tensor | float] = defaultdict(float)
                 for i, part in enumerate(parts):
                     texts = [rollout.texts[k] for k in part.tolist()]
                     mask = rollout.response_mask[part]
                     # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
-                    share = mask.sum() * world / global_tokens
+                    share = rollout.learnt_mask[part].sum() * world / global_tokens
                     loss, stats, logprobs = self._loss(rollout, advantages, returns, part)
                     self.watch(lambda texts=texts: texts, logprobs=logprobs, loss=loss.expand(len(part)))  # type: ignore[misc]
                     with self._no_sync() if i + 1 < len(parts) else nullcontext():
@@ -369,12 +415,11 @@ class PPOModule(GuardedModule):
                         change = (logprobs - rollout.logprobs[part]).masked_fill(~mask, 0.0)
                         gap = torch.maximum(gap, change.abs().max())
                     for name, value in stats.items():
-                        means[name] = means[name] + value * mask.sum() / tokens
+                        means[name] = means[name] + value * share
                 norm: Tensor = gradient_norm(self.parameters())
-                means["grad_norm"] = norm
                 if self.sound(norm):
                     taken += 1
-                    for name, mean in means.items():
+                    for name, mean in self._over_ranks(means, norm).items():
                         sums[name] = sums[name] + mean
                     if self.max_grad_norm:
                         clip_to(self.parameters(), self.max_grad_norm, norm)
@@ -383,6 +428,13 @@ class PPOModule(GuardedModule):
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
         return {name: value / taken for name, value in sums.items()} | {"logprob_gap": gap}
+
+    def _over_ranks(self, means: Mapping[str, Tensor | float], norm: Tensor) -> dict[str, Tensor]:
+        """A step's statistics over all ranks. The ratio's variance is made of two means, so that it is the whole's."""
+        together = torch.stack([torch.as_tensor(value, device=self.device) for value in means.values()])
+        whole = dict(zip(means, self._sum_over_ranks(together) / self.trainer.world_size, strict=True))
+        whole["ratio_var"] = whole.pop("ratio_square") - (whole["ratio"] - 1).square()
+        return {**whole, "grad_norm": norm}
 
     def _loss(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, rows: Tensor
@@ -396,7 +448,8 @@ class PPOModule(GuardedModule):
             rows,
             left=self.policy.kind == "causal",
         )
-        ids, mask, width = inputs[2], inputs[3], inputs[2].shape[1]
+        ids, width = inputs[2], inputs[2].shape[1]
+        mask = rollout.learnt_mask[rows, :width]
         output = self.policy(*inputs, with_values=self.critic is None)
         values = output.values if self.critic is None else self._critic_values(*inputs)
         logprobs = token_logprobs(output.logits, ids, self.sampling.temperature)
@@ -428,6 +481,11 @@ class PPOModule(GuardedModule):
 
     def _sum_over_ranks(self, x: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(x, reduce_op="sum") if self.trainer.world_size > 1 else x  # type: ignore[return-value]
+
+    def _mean_over_ranks(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean of the values where a boolean mask is true, on whatever rank they are; 0 if it is nowhere."""
+        total, count = self._sum_over_ranks(torch.stack([x.masked_fill(~mask, 0.0).sum(), mask.sum().to(x.dtype)]))
+        return total / count.clamp(min=1)
 
     def _log(self, stats: Mapping[str, Any], size: int) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -475,9 +533,10 @@ class PPOModule(GuardedModule):
         """The KL coefficient and the number of rounds belong to the state of the run."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["kl_controller"], checkpoint["rounds"] = self.controller.state_dict(), self.rounds
+        checkpoint["unscored_rounds"] = self.unscored_rounds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
         super().on_load_checkpoint(checkpoint)
         self.controller.load_state_dict(checkpoint["kl_controller"])
-        self.rounds = checkpoint["rounds"]
+        self.rounds, self.unscored_rounds = checkpoint["rounds"], checkpoint["unscored_rounds"]

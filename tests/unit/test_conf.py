@@ -14,7 +14,12 @@ from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.pipeline.options import check_options
 
 CONF = Path(__file__).parents[2] / "conf"
-FILL = ["model.name=some/model", "data.train=train.jsonl", "ppo.rewards.function.path=a.b"]
+FILL = [
+    "model.name=some/model",
+    "data.train=train.jsonl",
+    "ppo.rewards.function.path=a.b",
+    "ppo.rewards.http.url=http://a/b",
+]
 """Values for what an option leaves to the user."""
 
 GIVEN_BY_CODE = {
@@ -66,6 +71,8 @@ def fill(option: str) -> list[str]:
         wanted.append(FILL[1])
     if option == "rewards=function":
         wanted.append(FILL[2])
+    if option == "rewards=http":
+        wanted.append(FILL[3])
     if option == "rewards=label_accuracy":
         wanted.append("task=classification")
     return wanted

@@ -26,12 +26,12 @@ class Spy(PPOModule):
     def advantages(self, rollout):
         self.seen = [*getattr(self, "seen", []), rollout]
         result = super().advantages(rollout)
-        self.whitened = [*getattr(self, "whitened", []), result[0][rollout.response_mask]]
+        self.whitened = [*getattr(self, "whitened", []), result[0][rollout.learnt_mask]]
         return result
 
 
 def main(model: str, out: str, what: str) -> None:
-    """Train as ``what`` says: shared, separate (critic), lora, or reward."""
+    """Train as ``what`` says: shared, separate (critic), lora, masked (no reward on rank 1), or reward."""
     L.seed_everything(3)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -62,14 +62,22 @@ def main(model: str, out: str, what: str) -> None:
             output = critic.inner.get_output_embeddings()
             output.weight = torch.nn.Parameter(output.weight.clone())  # not tied to the embedding
         spread_weights((critic or policy).value_head, 0.5)
+
+        def fails_on_rank_1(prompts, completions, references, meta):
+            if trainer.global_rank == 1:
+                raise ConnectionError("the judge is down")
+            return length_reward(prompts, completions, references, meta)
+
+        masked = what == "masked"
         module = Spy(
             policy,
-            {"length": length_reward},
+            {"length": fails_on_rank_1 if masked else length_reward},
             epochs=2,
             minibatches=2,
             micro_batch_size=1,
             lr=1e-2,
             critic=critic,
+            on_reward_failure="mask" if masked else "stop",
             evaluator=Evaluator({"exact_match": ExactMatch()}, RewardMix({"letters": length_reward})),
         )
         data = PromptDataModule([rows()[0]] * 16, [*rows(), *rows()[:1]], policy.codec, 4, 2)

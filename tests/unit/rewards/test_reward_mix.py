@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from helpers.tiny_models import PROMPTS, length_reward, reward_model_of, rows
 
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.rewards import ConstantReward, FunctionReward, LearnedReward, MetricReward, RewardMix
+from rlhf_lightning.rewards import (
+    ConstantReward,
+    FunctionReward,
+    LearnedReward,
+    MetricReward,
+    RewardFailure,
+    RewardMix,
+)
 from rlhf_lightning.rewards.functions import SENTENCE_METRICS
 
 CPU = torch.device("cpu")
@@ -52,6 +60,88 @@ def test_wrong_returns_are_errors(returned, message: str) -> None:
     """A reward that is not one finite number a sample is never 0 in silence; the error names reward and sample."""
     with pytest.raises(UserError, match=rf"'mine'.*{message}"):
         each(lambda *_: returned)
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "mask"])
+@pytest.mark.parametrize("returned", [torch.zeros(3), torch.zeros(4, 1), torch.tensor(0.0), [0.0] * 4, None])
+def test_another_number_of_values_always_stops(returned, on_failure: str) -> None:
+    """No server that is down explains it: whoever wrote the reward has to mend it."""
+    mix = RewardMix({"mine": lambda *_: returned}, on_failure=on_failure)
+    with pytest.raises(UserError, match="'mine' returned"):
+        mix.each(rows(), ANSWERS, CPU)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_masking_takes_only_the_samples_that_failed(value: float) -> None:
+    """They are NaN under the reward's name and in the total, and counted; all else stays what it is."""
+    mix = RewardMix(
+        {"bad": lambda *_: torch.tensor([1.0, value, 2.0, value]), "length": length_reward}, on_failure="mask"
+    )
+    assert mix.failures == {"bad": 0, "length": 0}
+    with pytest.warns(UserWarning, match="'bad' is .* for the completion 'three'.*left out and counted"):
+        scores = mix.each(rows(), ANSWERS, CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mix.each(rows(), ANSWERS, CPU)
+    assert scores["bad"].isnan().tolist() == [False, True, False, True]
+    torch.testing.assert_close(scores["length"], torch.tensor([0.3, 0.5, 0.0, 0.8]))
+    expected = torch.tensor([1.3, math.nan, 2.0, math.nan])
+    torch.testing.assert_close(mix.total(scores), expected, equal_nan=True)
+    assert mix.failures == {"bad": 4, "length": 0}
+    assert set(mix.reasons) == {"bad"}
+    mix.forget_failures()
+    assert mix.failures == {"bad": 0, "length": 0}
+
+
+def test_masking_a_call_that_raises_takes_the_whole_batch() -> None:
+    """And the last reason is kept, though only the first was warned of."""
+    said = iter(["first", "second"])
+
+    def broken(*_):
+        raise ValueError(next(said))
+
+    mix = RewardMix({"mine": broken, "length": length_reward}, on_failure="mask")
+    with pytest.warns(UserWarning, match=r"'mine' failed in .*test_\w+\.py, line \d+: ValueError: first"):
+        scores = mix.each(rows(), ANSWERS, CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mix.each(rows(), ANSWERS, CPU)
+    assert scores["mine"].isnan().all()
+    assert mix.total(scores).isnan().all()
+    assert not scores["length"].isnan().any()
+    assert mix.failures == {"mine": 8, "length": 0}
+    assert "ValueError: second" in mix.reasons["mine"]
+
+
+def test_a_failure_for_some_keeps_the_others() -> None:
+    def partly(*_):
+        raise RewardFailure("two are missing", torch.tensor([1.0, math.nan, math.nan, 4.0]))
+
+    with pytest.raises(UserError, match=r"^the reward 'mine' failed: two are missing$"):
+        each(partly)
+    mix = RewardMix({"mine": partly}, on_failure="mask")
+    with pytest.warns(UserWarning, match="two are missing"):
+        scores = mix.each(rows(), ANSWERS, CPU)
+    assert scores["mine"].isnan().tolist() == [False, True, True, False]
+    assert mix.failures == {"mine": 2}
+
+
+def test_a_users_mistake_is_never_masked(tmp_path, monkeypatch) -> None:
+    """Neither one that a reward names itself, nor a function that returns no numbers."""
+    (tmp_path / "no_numbers.py").write_text("def none(p, c, r, m):\n    return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def own(*_):
+        raise UserError("no such judge")
+
+    for reward, message in [(own, "^no such judge$"), (FunctionReward("no_numbers.none"), "'no_numbers.none'.*NoneT")]:
+        with pytest.raises(UserError, match=message):
+            RewardMix({"mine": reward}, on_failure="mask").each(rows(), ANSWERS, CPU)
+
+
+def test_a_failure_is_met_in_one_of_two_ways() -> None:
+    with pytest.raises(UserError, match="stop or mask, not 'zero'"):
+        RewardMix({"length": length_reward}, on_failure="zero")  # type: ignore[arg-type]
 
 
 def test_a_reward_that_raises_is_named() -> None:

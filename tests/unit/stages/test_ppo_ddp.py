@@ -52,6 +52,26 @@ def test_ppo_on_two_ranks(what: str, model_dir, tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_a_rank_without_rewards_takes_part_in_everything(model_dir, tmp_path) -> None:
+    """It learns what the other one does; means and whitening are over the scored responses, all on that one."""
+    first, second = two_ranks(model_dir("llama"), tmp_path, "masked")
+    assert first["weights"] == second["weights"]
+    assert first["steps"] == second["steps"] == 2 * 2 * 2
+    assert second["whitened"] == [[], []]
+    for alone in map(torch.tensor, first["whitened"]):
+        assert alone.mean().item() == pytest.approx(0, abs=1e-5)
+        assert alone.std(unbiased=False).item() == pytest.approx(1, abs=1e-4)
+    for report in (first, second):
+        logged = report["metrics"]
+        assert logged["ppo/unscored"] == 0.5
+        assert logged["ppo/failures/length"] == 4
+        expected = sum(len(text) / 10 for text in first["texts"][-1]) / 4
+        assert logged["ppo/score"] == logged["ppo/reward/length"] == pytest.approx(expected)
+        assert logged["ppo/logprob_gap"] < 1e-4
+        assert logged["ppo/ratio"] == pytest.approx(1, abs=0.2)  # half of it if the other rank's nothing were averaged
+
+
+@pytest.mark.slow
 def test_reward_model_on_two_ranks(model_dir, tmp_path) -> None:
     """Checklist 11: equal weights and measures, also where one rank saw no pair of a kind (that hung once)."""
     first, second = two_ranks(model_dir("llama"), tmp_path, "reward")
