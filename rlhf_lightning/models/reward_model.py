@@ -26,8 +26,10 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.models.sharding import shard, to_save
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
 
 
@@ -134,14 +136,23 @@ class RewardModel(nn.Module):
         self.mean.fill_(raw.mean())
         self.std.fill_(spread if scale else 1.0)
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Deal the weights out to the devices of a mesh (FSDP2)."""
+        shard(self.model, mesh)
+
     def save(self, folder: str | Path) -> Path:
         """Write a Hugging Face sequence-classification folder; whole or not at all.
+
+        Where the weights are dealt out to several ranks all of them have to call, and rank zero writes.
 
         Raises:
             UserError: if it can't be written.
         """
         self.model.config.reward_mean, self.model.config.reward_std = self.mean.item(), self.std.item()  # type: ignore[union-attr]
-        return write_folder(folder, lambda path: save_model(self.model, self.codec.tokenizer, path, self.lora.merge))
+        model = to_save(self.model)
+        if model is None:
+            return Path(folder)
+        return write_folder(folder, lambda path: save_model(model, self.codec.tokenizer, path, self.lora.merge))
 
     def forward(self, input_ids: Tensor, mask: Tensor, type_ids: Tensor | None = None) -> Tensor:
         """Scores of encoded texts.

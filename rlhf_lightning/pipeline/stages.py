@@ -22,6 +22,7 @@ from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, make_tiny
+from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.pipeline.measure import (
     functions,
     gold_functions,
@@ -64,8 +65,8 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool 
 
 
 def save_once(model: Policy | Classifier | RewardModel, folder: Path) -> None:
-    """Write the model's folder, from rank zero alone."""
-    if is_rank_zero():
+    """Write the model's folder, from rank zero; the others help where the weights are dealt out."""
+    if is_rank_zero() or is_sharded(model.model):
         model.save(folder)
 
 

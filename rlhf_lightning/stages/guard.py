@@ -142,7 +142,10 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def clip_to(parameters: Iterable[nn.Parameter], bound: float, norm: Tensor) -> None:
     """Scale gradients of this norm down to the bound, if they exceed it."""
-    nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], bound, norm)
+    factor = float(bound / (norm + 1e-6))
+    for gradient in (p.grad for p in parameters if p.grad is not None):
+        if factor < 1:
+            _local(gradient).mul_(factor)
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:

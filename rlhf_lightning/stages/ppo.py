@@ -43,6 +43,7 @@ from rlhf_lightning.rewards.mix import OnFailure, RewardMix
 from rlhf_lightning.rollout import Rollout, collect, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
+from rlhf_lightning.stages.sharding import shard_parts
 
 CHOICES = {
     "kl": ("fixed", "adaptive"),
@@ -218,6 +219,10 @@ class PPOModule(GuardedModule):
         """Optimizer steps of a round, that is of a batch of prompts."""
         return self.epochs * self.minibatches
 
+    def configure_model(self) -> None:
+        """Deal all models out where the strategy is FSDP2."""
+        shard_parts(self, self.policy, self.critic, self.reference)
+
     # --- one round ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -309,9 +314,9 @@ class PPOModule(GuardedModule):
         """
         if rollout.values.any():
             return rollout
-        mean = self._mean_over_ranks(self.gains(rollout), rollout.scored)
+        mean = float(self._mean_over_ranks(self.gains(rollout), rollout.scored))
         (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
-        return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, float(mean)))
+        return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, mean))
 
     def penalised(self, rollout: Rollout) -> Tensor:
         """(b,) scores after the penalty for responses that did not end."""

@@ -32,7 +32,7 @@ GIVEN_BY_CODE = {
 TAKEN_BY_PIPELINE = {
     "SFTModule": {"loader", "trainer"},
     "RewardModule": {"loader", "trainer", "normalise", "model"},
-    "PPOModule": {"loader", "trainer", "updates", "rewards", "critic", "patience"},
+    "PPOModule": {"loader", "trainer", "updates", "rewards", "critic", "patience", "export"},
     "load_task_data": {"gold"},
     "ModelSpec": {"tiny", "recommended"},
 }

@@ -21,7 +21,7 @@ from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, 
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
-from rlhf_lightning.stages import Evaluator, PPOModule, RewardModule, SFTModule
+from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardModule, SFTModule
 
 LIMITS = {"max_prompt": 40, "max_completion": 8}
 
@@ -90,7 +90,7 @@ def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: st
     trainer = L.Trainer(
         accelerator="cpu",
         devices=int(ranks),
-        strategy=strategies(strategy, int(ranks)),
+        strategy=strategy_of(strategy),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -109,9 +109,9 @@ def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: st
         Path(out, "report.json").write_text(json.dumps(report))
 
 
-def strategies(name: str, ranks: int) -> Any:
+def strategy_of(name: str) -> Any:
     """The strategy of a name."""
-    return name
+    return FSDP2Strategy() if name == "fsdp2" else name
 
 
 if __name__ == "__main__":

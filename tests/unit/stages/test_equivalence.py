@@ -42,6 +42,7 @@ def test_every_way_comes_to_the_same(stage: str, kind: str, model_dir, tmp_path:
     ways = {
         "micro-batches": ("auto", 1, 4 if ppo else 1, 1 if ppo else 4),
         "two ranks": ("ddp", 2, 2, 8 if ppo else 1),
+        "sharded": ("fsdp2", 2, 2, 8 if ppo else 1),
         "both": ("ddp", 2, 2 if ppo else 1, 1 if ppo else 2),
     }
     for name, how in ways.items():
@@ -50,7 +51,7 @@ def test_every_way_comes_to_the_same(stage: str, kind: str, model_dir, tmp_path:
         for key, value in expected.items():
             torch.testing.assert_close(weights[key], value, atol=1e-5, rtol=1e-4, msg=lambda m: f"{name}, {key}: {m}")  # noqa: B023
         assert other["global_step"] == report["global_step"]
-        compare(other, report, name, accumulated=name != "two ranks" and not ppo)
+        compare(other, report, name, accumulated=name not in ("two ranks", "sharded") and not ppo)
 
 
 def trained_start(stage: str, folder: str, tmp_path: Path) -> dict[str, torch.Tensor]:
@@ -70,4 +71,4 @@ def compare(one: dict[str, Any], other: dict[str, Any], way: str, accumulated: b
         for name, value in b.items():
             if accumulated and "/val/" not in name:
                 continue
-            assert a[name] == pytest.approx(value, rel=1e-3, abs=1e-4), (way, name)
+            assert a[name] == pytest.approx(value, rel=1e-3, abs=1e-4, nan_ok=True), (way, name)
