@@ -333,4 +333,4 @@ def say(text: str, rule: bool = False) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.rule(text, align="left") if rule else console.print(text, markup=False)
+    console.rule(text, align="left") if rule else console.print(text, markup=False, soft_wrap=True)

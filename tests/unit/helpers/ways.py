@@ -17,6 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from helpers.tiny_models import COMPLETIONS, PROMPTS, length_reward, preferences, rows, spread_weights
 from rlhf_lightning import optim
+from rlhf_lightning.callbacks import Checkpoints
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
@@ -28,7 +29,7 @@ LIMITS = {"max_prompt": 40, "max_completion": 8}
 
 def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
     """Plain steps along the gradient: Adam would make a rounding error of a small gradient a whole step."""
-    return torch.optim.SGD(parameters, lr=lr)
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.5)
 
 
 class Recorder(L.Callback):
@@ -79,28 +80,32 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
     return module, data, {"max_epochs": 1}
 
 
-def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str) -> None:
-    """Train; ``split`` is batches accumulated (SFT, reward) or responses a micro-batch (PPO)."""
+def main(
+    out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str, start: str | None = None
+) -> None:
+    """Train, from a checkpoint if one is given; ``split`` is batches accumulated (SFT, reward) or responses a
+    micro-batch (PPO)."""
     warnings.filterwarnings("ignore")
     L.seed_everything(3)
     module, data, options = made(stage, folder, int(batch), int(split) if stage.startswith("ppo") else None)
     if not stage.startswith("ppo"):
         options |= {"accumulate_grad_batches": int(split), "gradient_clip_val": 0.5}
     recorder = Recorder()
+    keeper = Checkpoints(Path(out, "checkpoints"), Path(out, "metrics.csv"), seconds=0, keep=100)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=int(ranks),
         strategy=strategy_of(strategy),
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=out,
-        callbacks=[recorder],
+        callbacks=[recorder, keeper],
         **options,
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=start)
     weights = trainer.strategy.lightning_module_state_dict()
     if trainer.is_global_zero:
         torch.save(weights, Path(out, "weights.pt"))

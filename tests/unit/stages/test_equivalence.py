@@ -54,6 +54,25 @@ def test_every_way_comes_to_the_same(stage: str, kind: str, model_dir, tmp_path:
         compare(other, report, name, accumulated=name not in ("two ranks", "sharded") and not ppo)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "sft lora", "reward", "ppo"])
+def test_a_checkpoint_is_gone_on_with_on_another_number_of_devices(stage: str, model_dir, tmp_path: Path) -> None:
+    """Saved by two ranks that share the weights and taken up by one, and the reverse: as if it had been one."""
+    folder, ppo = str(model_dir("llama")), stage.startswith("ppo")
+    one, two = ("auto", 1, 4, 8 if ppo else 1), ("fsdp2", 2, 2, 8 if ppo else 1)
+    expected, report = trained(tmp_path / "one", stage, folder, *one)
+    trained(tmp_path / "two", stage, folder, *two)
+    for name, saved, how in (("two to one", "two", one), ("one to two", "one", two)):
+        checkpoints = sorted((tmp_path / saved / "checkpoints").iterdir())
+        middle = checkpoints[len(checkpoints) // 2] / "state.ckpt"
+        assert 0 < torch.load(middle, weights_only=False)["global_step"] < report["global_step"]
+        weights, other = trained(tmp_path / name, stage, folder, *how, middle)
+        for key, value in expected.items():
+            torch.testing.assert_close(weights[key], value, atol=1e-5, rtol=1e-4, msg=lambda m: f"{name}, {key}: {m}")  # noqa: B023
+        assert other["global_step"] == report["global_step"]
+        compare(other, report, name, accumulated=True)
+
+
 def trained_start(stage: str, folder: str, tmp_path: Path) -> dict[str, torch.Tensor]:
     sys.path.insert(0, str(SCRIPT.parents[1]))
     from helpers.ways import made
