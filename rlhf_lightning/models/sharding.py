@@ -11,6 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlhf_lightning.models.loading import MERGED, has_adapter
+
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether `shard` dealt this module out."""
@@ -89,21 +91,19 @@ def to_save(module: nn.Module) -> nn.Module | None:
     with torch.device("meta"):  # no memory but that of the weights
         copy = _same_shape(module)
     copy.load_state_dict(state, strict=True, assign=True)
-    inner: Any = copy.get_base_model() if hasattr(copy, "peft_config") else copy  # type: ignore[operator]
+    inner: Any = copy.get_base_model() if has_adapter(copy) else copy  # type: ignore[operator]
     inner.tie_weights()
     return copy.requires_grad_(False)
 
 
 def _same_shape(module: Any) -> nn.Module:
     made = next(cls for cls in type(module).__mro__ if not issubclass(cls, FSDPModule))
-    if not hasattr(module, "peft_config"):
+    if not has_adapter(module):
         fresh = made(module.config)
         fresh.generation_config = getattr(module, "generation_config", None)
         return fresh
     from peft import get_peft_model
 
     inner = _same_shape(module.get_base_model())
-    for name, value in vars(module.get_base_model()).items():
-        if name.startswith("_rlhf"):
-            setattr(inner, name, value)
+    setattr(inner, MERGED, getattr(module.get_base_model(), MERGED, False))
     return get_peft_model(inner, module.peft_config[module.active_adapter])  # type: ignore[arg-type]
