@@ -235,15 +235,6 @@ def test_an_experiment(experiment: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_run(tmp_path: Path) -> None:
-    small = [o for o in SMALL if not o.startswith(("trainer=", "data.limit"))]
-    ok(run(tmp_path, "task=qa", "trainer=ddp", "trainer.accelerator=cpu", "data.limit=33", *small))
-    check_run_folder(tmp_path / "run")
-    samples = (tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len({json.loads(line)["id"] for line in samples}) == len(samples) == 33
-
-
-@pytest.mark.slow
 def test_adapters_alone_can_be_exported_and_gone_on_from(trained: Path, tmp_path: Path) -> None:
     start = [f"policy={trained / 'run' / 'sft' / 'model'}", "rewards=token_f1"]
     lora = ["model.lora.r=4", "model.lora.merge=false"]

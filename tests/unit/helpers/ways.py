@@ -22,6 +22,7 @@ from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, 
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
+from rlhf_lightning.models.reward_model import _head
 from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardModule, SFTModule
 
 LIMITS = {"max_prompt": 40, "max_completion": 8}
@@ -56,7 +57,7 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
         return module, SFTDataModule(train, [*rows(), *rows()[:1]], policy.codec, batch, 2), {"max_epochs": 3}
     if name == "reward":
         scorer = RewardModel.load(spec, max_prompt=32, max_completion=12, fresh_head=True)
-        spread_weights(scorer.model.score, 0.3)
+        spread_weights(_head(scorer.model), 0.3)
         pairs = [*preferences(), *preferences()[:3]]
         data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
         return RewardModule(scorer, lr=0.3, **how), data, {"max_epochs": 3}
