@@ -34,12 +34,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _damage(path: Path) -> str | None:
+    state = path / STATE
     try:
-        with zipfile.ZipFile(path / STATE) as archive:  # what torch.save writes, a checksum beside each part
-            broken = archive.testzip()
+        for file in state.rglob("*.pt") if state.is_dir() else [state]:  # DeepSpeed writes a folder
+            with zipfile.ZipFile(file) as archive:  # what torch.save writes, a checksum beside each part
+                if broken := archive.testzip():
+                    return f"{broken} has a wrong checksum"
     except (OSError, zipfile.BadZipFile) as error:
         return str(error)
-    return None if broken is None else f"{broken} has a wrong checksum"
+    return None
 
 
 class BestModel(L.Callback):
@@ -225,9 +228,10 @@ class Checkpoints(Checkpoint):
             shutil.copyfile(self.curves, beside / CURVES)
         if self.best is not None:
             (beside / BEST).write_text(json.dumps(self.best.step), encoding="utf-8")
-        for file in beside.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
         kept = sorted(self.folder.glob("[0-9]*"), reverse=True)

@@ -34,6 +34,13 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
         register_fsdp_forward_method(module, "generate")
 
 
+def writable(module: nn.Module) -> nn.Module:
+    """The module, with weights that may be written to: what is written to gathered ones is lost."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+    return module
+
+
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The layers that transformers names as units, or else all members of the outermost lists of modules."""
     names = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}

@@ -142,6 +142,7 @@ def check_options(cfg: dict[str, Any]) -> None:
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])
+    _check_strategy(cfg["trainer"], cfg["stages"])
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     responses = ppo["loader"]["batch_size"] * ppo["responses_per_prompt"]
     if "ppo" in cfg["stages"] and ppo["minibatches"] > responses:
@@ -210,6 +211,32 @@ def _check_precision(precision: Any, stages: list[str]) -> None:
             f"trainer.precision={kind}: PPO clips gradients before half precision's scale is taken off them; use "
             "bf16-mixed or 32-true"
         )
+
+
+def strategy_name(trainer: dict[str, Any]) -> str:
+    """The strategy that the group `trainer` names, in small letters."""
+    strategy = trainer["strategy"]
+    return str(strategy["_target_"] if isinstance(strategy, dict) else strategy).rpartition(".")[2].lower()
+
+
+def _check_strategy(trainer: dict[str, Any], stages: list[str]) -> None:
+    """Refuse strategies that can't do what the stages need."""
+    name = strategy_name(trainer)
+    if name.startswith("fsdp") and not name.startswith("fsdp2"):
+        raise UserError(
+            f"trainer.strategy={name}: a model under the first version of FSDP can't generate while it is trained, "
+            "which PPO and validation do, nor be saved as a model folder; trainer=fsdp2 deals out the same and can"
+        )
+    if name.startswith("deepspeed"):
+        if "ppo" in stages:
+            raise UserError(
+                "PPO can't run under DeepSpeed, whose one engine takes one optimizer step a batch, where PPO takes "
+                "several: use trainer=ddp or trainer=fsdp2 (stages=[sft] and stages=[reward] run under it)"
+            )
+        if "stage_3" in name or "offload" in name:
+            raise UserError(f"trainer.strategy={name}: use deepspeed_stage_2, or trainer=fsdp2 to deal out weights too")
+    if name.startswith("fsdp2") and str(trainer["precision"]) in ("16", "16-mixed"):
+        raise UserError("trainer.precision=16-mixed does not work with FSDP2: use bf16-mixed or 32-true")
 
 
 def _check_model(model: dict[str, Any], where: str) -> None:

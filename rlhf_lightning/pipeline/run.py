@@ -33,6 +33,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.pipeline.options import strategy_name
 from rlhf_lightning.pipeline.state import State
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
@@ -128,6 +129,8 @@ def make_trainer(
 ) -> L.Trainer:
     """The Trainer of a stage: the group `trainer`, what the stage asks of it, and the loggers."""
     folder = run.dir / stage
+    if stage in ("evaluate", "predict") and strategy_name(run.cfg["trainer"]).startswith("deepspeed"):
+        options = {**options, "strategy": "ddp"}  # its engine is for training; the weights are whole on each device
     if run.cfg["trainer"]["enable_progress_bar"]:
         callbacks = [*callbacks, Progress()]
     return instantiate(

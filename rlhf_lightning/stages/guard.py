@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -98,9 +99,11 @@ class GuardedModule(L.LightningModule):
         path.write_text(json.dumps(content, ensure_ascii=True, indent=1), encoding="utf-8")
         what = "; ".join(named[:4]) or "something on another rank"
         said = f"not finite in {self.stage}, after {self.trainer.global_step} steps: {what}"
-        if self.bad_steps >= self.max_bad_steps:
+        # DeepSpeed's engine takes its step whatever we find.
+        allowed = 1 if isinstance(self.trainer.strategy, DeepSpeedStrategy) else self.max_bad_steps
+        if self.bad_steps >= allowed:
             raise UserError(
-                f"{said}. This was step {self.bad_steps} of {self.max_bad_steps} that could not be taken, so the "
+                f"{said}. This was step {self.bad_steps} of {allowed} that could not be taken, so the "
                 f"training stops; the samples are in {folder}. Try a lower learning rate, or trainer.precision=32-true."
             )
         rank_zero_warn(f"{said}. The step is not taken; the samples are in {path}")

@@ -38,6 +38,7 @@ from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.sharding import writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
 from rlhf_lightning.rollout import Rollout, collect, trimmed
@@ -315,7 +316,7 @@ class PPOModule(GuardedModule):
         if rollout.values.any():
             return rollout
         mean = float(self._mean_over_ranks(self.gains(rollout), rollout.scored))
-        (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
+        writable((self.critic or self.policy).value_head).bias.add_(mean)  # type: ignore[arg-type,operator,union-attr]
         return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, mean))
 
     def penalised(self, rollout: Rollout) -> Tensor:

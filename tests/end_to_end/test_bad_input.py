@@ -151,6 +151,8 @@ def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
         ("~logger", "logger is missing"),
         ("trainer.precision=bf16-true", "model.dtype=bfloat16"),
         ("trainer.precision=16-mixed", "use bf16-mixed"),
+        ("trainer=deepspeed", "PPO can't run under DeepSpeed"),
+        ("trainer.strategy=fsdp", "trainer=fsdp2 deals out the same"),
         ("ppo.temperature=0", "ppo.temperature must be above 0"),
         ("ppo.kl_target=0", "ppo.kl_target must be above 0"),
         (

@@ -40,7 +40,7 @@ def check(folder: Path, expected: dict[str, list[float]]) -> None:
     found = curves(folder)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        assert found[name] == pytest.approx(values, rel=2e-2, abs=2e-3, nan_ok=True), name
+        assert found[name] == pytest.approx(values, rel=1e-3, abs=1e-4, nan_ok=True), name
     ids = [json.loads(line)["id"] for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert ids == list(range(33))
 

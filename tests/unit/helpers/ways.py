@@ -62,7 +62,8 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
         data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
         return RewardModule(scorer, lr=0.3, **how), data, {"max_epochs": 3}
     policy = Policy.load(spec, **LIMITS, value_head=True)
-    spread_weights(policy.value_head, 0.5)
+    if extra != "level":  # a value head of zeros is levelled
+        spread_weights(policy.value_head, 0.5)
     module = PPOModule(
         policy,
         {"length": length_reward},

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, Sampling
-from rlhf_lightning.models.sharding import is_sharded, part_of, whole_tensor
+from rlhf_lightning.models.sharding import is_sharded, part_of, whole_tensor, writable
 
 
 @pytest.fixture
@@ -73,6 +73,9 @@ def test_a_policy_answers_and_is_saved_as_before(kind: str, lora: str, model_dir
     torch.testing.assert_close(reference.logits(*inputs), logits)
     policy.save(tmp_path / "after")
     same(tmp_path / "before", tmp_path / "after")
+    with torch.no_grad():
+        writable(policy.value_head).bias.add_(1.0)
+    torch.testing.assert_close(policy(*inputs, with_values=True).values, values + 1)
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])

@@ -26,7 +26,7 @@ def trained(out: Path, *how: object) -> tuple[dict[str, torch.Tensor], dict[str,
     return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "report.json").read_text())
 
 
-STAGES = ["sft", "sft lora", "reward", "ppo", "ppo several", "ppo lora"]
+STAGES = ["sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo lora"]
 
 
 @pytest.mark.slow
