@@ -104,7 +104,7 @@ def to_save(module: nn.Module) -> nn.Module | None:
 
 
 def _same_shape(module: Any) -> nn.Module:
-    made = next(cls for cls in type(module).__mro__ if not issubclass(cls, FSDPModule))
+    made: Any = next(cls for cls in type(module).__mro__ if not issubclass(cls, FSDPModule))
     if not has_adapter(module):
         fresh = made(module.config)
         fresh.generation_config = getattr(module, "generation_config", None)

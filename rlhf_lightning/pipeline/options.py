@@ -7,6 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
+from rlhf_lightning.callbacks.alarms import LIMITS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
@@ -46,6 +47,8 @@ TYPES: dict[str, Any] = {
     "ppo.critic": str,
     "ppo.patience": int | None,
     "ppo.export": Literal["best", "last"],
+    "ppo.alarms": dict,
+    "ppo.stop_on": list,
     "resume": bool | Literal["force"],
     "max_time": str | None,
     "checkpoint.minutes": float,
@@ -93,7 +96,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic"),
-        ("loader", "trainer", "updates", "rewards", "critic", "patience", "export"),
+        ("loader", "trainer", "updates", "rewards", "critic", "patience", "export", "alarms", "stop_on"),
     ),
 }
 """For each stage its data module, the arguments that the pipeline gives it, and the keys that the pipeline takes."""
@@ -139,6 +142,7 @@ def check_options(cfg: dict[str, Any]) -> None:
             raise UserError(f"{path} must be at least {least}, not {value}")
     if "ppo" in cfg["stages"]:
         check_settings(cfg["ppo"])
+        _check_alarms(cfg["ppo"]["alarms"], cfg["ppo"]["stop_on"])
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])
@@ -211,6 +215,18 @@ def _check_precision(precision: Any, stages: list[str]) -> None:
             f"trainer.precision={kind}: PPO clips gradients before half precision's scale is taken off them; use "
             "bf16-mixed or 32-true"
         )
+
+
+def _check_alarms(limits: dict[str, Any], stop_on: list[str]) -> None:
+    for name, limit in limits.items():
+        check_value(limit, float | None, f"ppo.alarms.{name}")
+        if limit is not None and not limit > 0:  # nor NaN
+            raise UserError(f"ppo.alarms.{name} must be above 0, or null to turn it off, not {limit}")
+    for where, names in (("alarms", list(limits)), ("stop_on", stop_on)):
+        if unknown := [name for name in names if name not in LIMITS]:
+            raise UserError(f"ppo.{where}: there is no alarm {unknown[0]!r}; there are {', '.join(LIMITS)}")
+    if off := [name for name in stop_on if limits.get(name, LIMITS[name]) is None]:
+        raise UserError(f"ppo.stop_on: the alarm {off[0]} is turned off by ppo.alarms.{off[0]}=null")
 
 
 def strategy_name(trainer: dict[str, Any]) -> str:

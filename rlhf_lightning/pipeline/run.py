@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlhf_lightning.callbacks import (
-    Alarms,
     BestModel,
     Checkpoints,
     LogSamples,
@@ -206,8 +205,7 @@ def fit(
         folder / "checkpoints", folder / CURVES, 60 * settings["minutes"], settings["keep"], run.stop, best
     )
     start = newest_checkpoint(keeper.folder)
-    alarms = Alarms()
-    watching = [alarms, LogSamples(stage), *callbacks, *([best] if best else []), keeper]
+    watching = [LogSamples(stage), *callbacks, *([best] if best else []), keeper]
     options = {**options, "enable_checkpointing": True}
     if not data.validation:  # type: ignore[attr-defined]
         options["limit_val_batches"] = 0  # a validation of nothing would be a place where no checkpoint is saved
@@ -237,7 +235,6 @@ def fit(
             "trainer (limit_train_batches) is too low"
         )
     measured = {**keeper.metrics, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
-    run.results.notes += [f"{stage}: alarm: {text}" for text in alarms.raised.values()]
     steps = trainer.global_step
     if best is not None and best.seen not in (None, steps) and not interrupted and failure is None:
         trainer.validate(module, datamodule=data, verbose=False)  # the last steps had no look at the held-out rows

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from rlhf_lightning.callbacks import Alarms
 from rlhf_lightning.callbacks.samples import of_all_ranks
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
@@ -153,6 +154,8 @@ def train_ppo(run: Run) -> None:
     loader, options, updates = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("updates")
     weights = {name: reward["weight"] for name, reward in cfg.pop("rewards").items()}
     critic, patience, exported = cfg.pop("critic"), cfg.pop("patience"), cfg.pop("export")
+    measured = held_out(run) if run.results.objective is not None and run.data.validation else None
+    alarms = Alarms(cfg.pop("alarms"), cfg.pop("stop_on"), measured)
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
@@ -174,8 +177,13 @@ def train_ppo(run: Run) -> None:
         **options,
     }
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
-    choose = exported == "best" and run.results.objective is not None and bool(run.data.validation)
-    fit(run, "ppo", module, data, options, partial(save_once, policy), stops, held_out(run) if choose else None)
+    best_by = measured if exported == "best" else None
+    try:
+        fit(run, "ppo", module, data, options, partial(save_once, policy), [alarms, *stops], best_by)
+    finally:
+        run.results.notes += [f"ppo: {text}" for text in alarms.raised.values()]
+        if alarms.stopped_by is not None:
+            run.results.notes.append(f"ppo was ended by the alarm {alarms.stopped_by} (ppo.stop_on)")
     told = [
         f"ppo: some responses were left out of the training ({reason}); ppo/failures/{name} counts them"
         for name, reason in module.rewards.reasons.items()

@@ -41,7 +41,7 @@ from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.models.sharding import writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
-from rlhf_lightning.rollout import Rollout, collect, trimmed
+from rlhf_lightning.rollout import Rollout, collect, token_pairs, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 from rlhf_lightning.stages.sharding import shard_parts
@@ -333,6 +333,7 @@ class PPOModule(GuardedModule):
         stats: dict[str, Any] = {
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
+            "distinct_2": self._distinct_pairs(rollout),
         }
         if self.reference is not None:
             estimates = {"kl": "k1", "kl_k3": "k3"}
@@ -345,6 +346,19 @@ class PPOModule(GuardedModule):
             for name, failures in self.rewards.failures.items():
                 stats[f"failures/{name}"] = self._sum_over_ranks(torch.tensor(float(failures), device=self.device))
         return stats
+
+    def _distinct_pairs(self, rollout: Rollout) -> float:
+        """How many of the pairs of tokens that follow each other in a round's responses are different, over all ranks.
+
+        NaN where no response has two tokens.
+        """
+        pairs = token_pairs(rollout.response_ids, rollout.response_mask)
+        parts = [pairs]
+        if self.trainer.world_size > 1:
+            parts = [pairs] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, pairs)
+        found = [pair for part in parts for pair in part]
+        return len(set(found)) / len(found) if found else float("nan")
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Token rewards and what they are worth.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -99,8 +98,8 @@ def test_in_a_sweep(expected, tmp_path: Path) -> None:
     ok(run(tmp_path, "-m", *TWO, "trainer=ddp,fsdp2", "hydra.sweep.dir=sweep"))
     for job in ("0", "1"):
         check(tmp_path / "sweep" / job, expected)
-    assert sorted(os.listdir(tmp_path / "sweep")) == ["0", "1", "multirun.yaml"]
-    assert os.listdir(tmp_path) == ["sweep"]
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "sweep"]
 
 
 @pytest.mark.slow
