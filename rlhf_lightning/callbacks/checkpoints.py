@@ -56,6 +56,7 @@ class BestModel(L.Callback):
 
     Attributes:
         step: optimizer steps that the best model had had; None before the first validation.
+        batches: batches that it had had.
         score: its metric.
         seen: optimizer steps at the last validation.
     """
@@ -63,6 +64,7 @@ class BestModel(L.Callback):
     def __init__(self, folder: Path, metric: str, mode: str, save: Callable[[Path], Any]) -> None:
         self.folder, self.metric, self.mode, self.save = folder, metric, mode, save
         self.step: int | None = None
+        self.batches = 0
         self.score = float("nan")
         self.last = float("nan")
         self.seen: int | None = None
@@ -82,6 +84,7 @@ class BestModel(L.Callback):
         gain = self.last - self.score if self.mode == "max" else self.score - self.last
         if self.step is None or gain > 0:
             self.step, self.score = trainer.global_step, self.last
+            self.batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
             assert self.model is not None
             self.save(self.model)
             self.prune(self.needed)
@@ -95,12 +98,13 @@ class BestModel(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Which is the best."""
-        return {"step": self.step, "score": self.score, "last": self.last, "seen": self.seen}
+        state = {"step": self.step, "score": self.score, "last": self.last, "seen": self.seen}
+        return {**state, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
         self.step, self.score = state_dict["step"], state_dict["score"]
-        self.last, self.seen = state_dict["last"], state_dict["seen"]
+        self.last, self.seen, self.batches = state_dict["last"], state_dict["seen"], state_dict["batches"]
 
 
 class Checkpoints(Checkpoint):

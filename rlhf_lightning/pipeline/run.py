@@ -259,6 +259,7 @@ def export(run: Run, stage: str, best: BestModel | None, save: Callable[[Path], 
     if is_rank_zero():
         write_folder(folder, lambda path: shutil.copytree(best.model, path, dirs_exist_ok=True))  # type: ignore[arg-type]
     name = best.metric.rpartition("/")[2]
+    run.results.exported[stage] = best.batches
     run.results.notes.append(
         f"{stage}/model is the policy after {best.step} of {steps} optimizer steps, the best by {name} on the "
         f"validation prompts: {best.score:.4g}" + ("" if best.step == steps else f" (at the end {best.last:.4g})")

@@ -22,6 +22,7 @@ from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.metrics.suspicions import suspicions
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, make_tiny
 from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.pipeline.measure import (
@@ -31,7 +32,6 @@ from rlhf_lightning.pipeline.measure import (
     measure,
     sampling,
     score_answers,
-    suspicions,
     task_metrics,
     unscored,
     with_learned,
@@ -215,12 +215,14 @@ def measure_ppo(run: Run, start: ModelSpec) -> None:
     if run.cfg["ppo"]["kl_coef"]:
         reference = Reference.of(Policy.load(replace(start, lora=LoraSpec()), **run.limits))
     measure(run, "ppo", "ppo/model", reference=reference)
-    before, after = (policy.metrics["length"] for policy in run.results.policies[-2:])
+    before, after = run.results.policies[-2:]
     said = suspicions(
+        before.metrics,
+        after.metrics,
+        [s.completion for s in run.answers[before.name]],
         [s.completion for s in run.answers["ppo"]],
         [s.row.references for s in run.answers["ppo"]],
         {name: scores.tolist() for name, scores in run.scores["ppo"].items() if name != "gold"},
-        (before, after),
         run.labels,
     )
     tell(run.results, [f"ppo: {text}" for text in said])
