@@ -161,7 +161,10 @@ def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
             place = f"{name}, line {number}"
             hint = ". If the whole file is one list, name it .json" if line.lstrip()[0] == "[" else ""
             try:
-                value = json.loads(line)
+                value = json.loads(line, object_pairs_hook=_unique)
+            except _Twice as error:
+                bad(UserError(f"{place}: {error}"))
+                continue
             except json.JSONDecodeError as error:
                 bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}{hint}"))
                 continue
@@ -169,6 +172,19 @@ def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
                 bad(UserError(f"{place}: {_unreadable(error)}"))
                 continue
             yield from _object(place, value, bad, hint)
+
+
+class _Twice(ValueError):
+    """An object has one key twice: of its values Python would keep the last, without a word."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Twice(f"the key {key[:60]!r} occurs twice in one object (the one with {str(found)[:80]})")
+    return found
 
 
 def _unreadable(error: ValueError | RecursionError) -> str:
@@ -181,7 +197,9 @@ def _unreadable(error: ValueError | RecursionError) -> str:
 def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
     whole = text.read()
     try:
-        content = json.loads(whole)
+        content = json.loads(whole, object_pairs_hook=_unique)
+    except _Twice as error:
+        raise UserError(f"{name}: {error}") from error
     except json.JSONDecodeError as error:
         hint = ". If it holds an object a line, name it .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}{hint}") from error
@@ -278,13 +296,16 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
         file = pyarrow.parquet.ParquetFile(source)
+        columns = file.schema_arrow.names
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{path.name}: a column name occurs twice: {', '.join(columns)}")
         number = 0
         for batch in file.iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield Record(f"{path.name}, row {number}", row)
-    except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is no Parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
+        raise UserError(f"{path} is no Parquet file that can be read: {error}") from error
 
 
 def read_parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:

@@ -189,6 +189,7 @@ class RowFormat:
             found = "empty" if value in ("", None, []) or isinstance(value, str) else f"of type {type(value).__name__}"
             remedy = f": write it in quotes, {json.dumps(str(value))}" if isinstance(value, (bool, int, float)) else ""
             raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text{remedy}")
+        _check_characters(record.place, name, value)
         return value
 
     def _answers(self, record: Record, name: str) -> list[str]:
@@ -262,6 +263,18 @@ class RowFormat:
         return Prompt(text, cut)
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _check_characters(place: str, name: str, text: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write, and no tokenizer or file can."""
+    if found := _HALF.search(text):
+        raise UserError(
+            f"{place}: the field {name!r} holds half of a surrogate pair (\\u{ord(found[0]):04x}), which is no "
+            "character: the text was cut in the middle of one. Mend it where it is made."
+        )
+
+
 def _messages(place: str, value: Any) -> list[Message] | None:
     """Chat messages, if the value is a list of objects; None where it is something else."""
     if not (isinstance(value, list) and value and isinstance(value[0], dict)):
@@ -269,6 +282,7 @@ def _messages(place: str, value: Any) -> list[Message] | None:
     for message in value:
         if not (isinstance(message, dict) and all(isinstance(message.get(k), str) for k in ("role", "content"))):
             raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {message!r}")
+        _check_characters(place, "content", message["content"])
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
