@@ -90,9 +90,7 @@ class Classifier(nn.Module):
         config.label2id = {label: i for i, label in enumerate(labels)}
         codec = Codec(load_tokenizer(spec), "encoder", max_prompt, labels=tuple(labels))
         check_window(config, codec, spec.name)
-        model = from_pretrained(
-            AutoModelForSequenceClassification, spec, config, ignore_mismatched_sizes=fresh_head and not known
-        )
+        model = from_pretrained(AutoModelForSequenceClassification, spec, config, fresh_head and not known)
         return cls(add_lora(model, spec.lora, "SEQ_CLS"), codec, spec.lora)
 
     def shard(self, mesh: DeviceMesh) -> None:

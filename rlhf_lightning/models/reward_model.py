@@ -109,10 +109,9 @@ class RewardModel(nn.Module):
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         config.pad_token_id = codec.pad_id
         check_window(config, codec, spec.name, one_text=True)
-        model = from_pretrained(
-            AutoModelForSequenceClassification, spec, config, ignore_mismatched_sizes=fresh_head and trained
-        )
-        if fresh_head and not (trained and load_config(spec).num_labels == 1):
+        new = fresh_head and not (trained and load_config(spec).num_labels == 1)
+        model = from_pretrained(AutoModelForSequenceClassification, spec, config, new)
+        if new:
             head = _head(model)
             nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
             if head.bias is not None:
