@@ -268,7 +268,7 @@ def from_pretrained(
         raise UserError(
             f"{_loading(spec.name)}: its file of weights lacks {', '.join(new[:3])}"
             f"{f' and {len(new) - 3} more' if len(new) > 3 else ''}; they would start as noise. Is the folder whole, "
-            f"and its config.json ({config.model_type}, {', '.join(config.architectures or ['no architecture'])}) its own?"
+            f"and its config.json (of {', '.join(config.architectures or [str(config.model_type)])}) its own?"
         )
     if other:
         name, saved, wanted = other[0]

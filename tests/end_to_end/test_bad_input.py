@@ -8,6 +8,8 @@ import pytest
 from console import SMALL, metrics, ok, run
 from console import write_rows as write
 
+from rlhf_lightning import TinySpec, make_tiny
+
 ROWS = [{"text": f"a sentence {i}", "label": "tech"} for i in range(40)]
 FILES = ["task=classification", "data=files", "stages=[sft]"]
 
@@ -17,6 +19,15 @@ def test_a_missing_file(refused, tmp_path: Path) -> None:
     message = refused(*FILES, "data.train=trian.jsonl")
     assert "trian.jsonl" in message
     assert "train.jsonl" in message.replace("trian.jsonl", "")
+
+
+def test_a_damaged_model(refused, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    make_tiny(TinySpec(hidden=16, layers=1, heads=1, vocab_size=300), ["some text to learn tokens from"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    message = refused("task=qa", "model=hf", "model.name=cut")
+    assert "cannot load the model 'cut': a file of weights is damaged" in message
 
 
 def test_an_unknown_column(refused, tmp_path: Path) -> None:

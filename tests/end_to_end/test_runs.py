@@ -195,6 +195,9 @@ def test_the_same_seed_gives_the_same_figures_with_wandb_offline(trained: Path, 
     assert not (tmp_path / "wandb").exists()
     again, first = metrics(tmp_path / "run"), metrics(trained / "run")
     assert [p["metrics"] for p in again["policies"]] == [p["metrics"] for p in first["policies"]]
+    ok(run(tmp_path, "task=qa", *SMALL, "stages=[sft]", "seed=1", "hydra.run.dir=other"))
+    other = metrics(tmp_path / "other")["policies"][-1]["metrics"]
+    assert other != first["policies"][1]["metrics"], "another seed is another run"
 
 
 def test_an_encoder_classifies_and_judges(encoder: Path, tmp_path: Path) -> None:
