@@ -6,6 +6,8 @@ Run by test_equivalence.py, and by the table in tests/benchmarks.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +28,32 @@ from rlhf_lightning.models.reward_model import _head
 from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardModule, SFTModule
 
 LIMITS = {"max_prompt": 40, "max_completion": 8}
+
+
+STAGES = ("sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo lora")
+
+
+def ways(stage: str) -> dict[str, tuple[Any, ...]]:
+    """Strategy, ranks, rows a batch and rank, and how that is split; ``one process`` is what the others must equal."""
+    ppo = stage.startswith("ppo")
+    return {
+        "one process": ("auto", 1, 4, 8 if ppo else 1),
+        "micro-batches": ("auto", 1, 4 if ppo else 1, 1 if ppo else 4),
+        "two ranks": ("ddp", 2, 2, 8 if ppo else 1),
+        "sharded": ("fsdp2", 2, 2, 8 if ppo else 1),
+        "both": ("ddp", 2, 2 if ppo else 1, 1 if ppo else 2),
+    }
+
+
+def trained(out: Path, *how: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and report of a training in processes of its own."""
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).resolve()), str(out), *map(str, how)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "report.json").read_text())
 
 
 def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
