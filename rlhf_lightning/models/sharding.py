@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -71,10 +71,17 @@ def part_of(value: Any, like: Any) -> Any:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state with whole tensors, on the CPU of rank zero; empty elsewhere. Every rank has to take part."""
+def whole_state(module: nn.Module, without: Container[str] = ()) -> dict[str, Tensor]:
+    """The module's state with whole tensors, on the CPU of rank zero; empty elsewhere. Every rank has to take part.
+
+    Args:
+        module: with or without weights that are dealt out.
+        without: names that are left out.
+    """
     first, state = torch.distributed.get_rank() == 0, {}
     for name, value in module.state_dict().items():
+        if name in without:
+            continue
         value = whole_tensor(value)
         if first:
             state[name] = value.cpu()

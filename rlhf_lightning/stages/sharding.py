@@ -40,9 +40,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole state of the model, on rank zero."""
+        """The whole state of the model, on rank zero; without what is not trained, which no checkpoint holds."""
         assert self.lightning_module is not None
-        return whole_state(self.lightning_module)
+        every = self.lightning_module.named_parameters(remove_duplicate=False)  # tied ones have several names
+        return whole_state(self.lightning_module, {name for name, weight in every if not weight.requires_grad})
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state of an optimizer, on rank zero."""

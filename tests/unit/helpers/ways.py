@@ -25,6 +25,7 @@ from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
 from rlhf_lightning.models.reward_model import _head
+from rlhf_lightning.models.sharding import whole_state
 from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardModule, SFTModule
 
 LIMITS = {"max_prompt": 40, "max_completion": 8}
@@ -136,7 +137,7 @@ def main(
         **options,
     )
     trainer.fit(module, datamodule=data, ckpt_path=start)
-    weights = trainer.strategy.lightning_module_state_dict()
+    weights = whole_state(module) if int(ranks) > 1 else module.state_dict()
     if trainer.is_global_zero:
         torch.save(weights, Path(out, "weights.pt"))
         last = {k: float(v) for k, v in trainer.callback_metrics.items() if "second" not in k}
