@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import explain, register_resolvers
+from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +42,10 @@ def run(cfg: DictConfig) -> float | None:
     sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
     from rlhf_lightning.callbacks.stopping import Preempted
 
+    folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
     try:
-        return _job(cfg, Path(settings.runtime.output_dir), sweep, list(settings.overrides.task))
+        with as_a_run_of_its_own(folder, overrides) if sweep else nullcontext():
+            return _job(cfg, folder, sweep, overrides)
     except Preempted as reason:
         _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
         return None
@@ -76,6 +80,7 @@ def _quieten() -> None:
         "isinstance.treespec, LeafSpec",
         "your dataloader is not resumable",  # its place follows from the progress, which is in the checkpoint
         "Experiment logs directory",  # a stage's folder also holds its models
+        "returned a view tensor",  # of FSDP2: nothing of ours writes into logits
         "`is_gradient_checkpointing` is deprecated",  # transformers reads its own deprecated property under peft
     )
     for message in unneeded:
@@ -97,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _preempted.clear()
     try:
         _expand_resume()
+        if started_together():
+            _refuse_sweeps()
+            join()
         run()
     except UserError as error:
         return _fail(str(error))
@@ -113,12 +121,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
+    finally:
+        leave()
     if _failures:
         return max(_fail(message) for message in _failures)
     for message in _preempted:
         print(f"rlhf-train: {message}", file=sys.stderr)
     # Another rank's status would make Lightning kill rank zero, whose status the scheduler sees.
     return REQUEUE if _preempted and os.environ.get("LOCAL_RANK", "0") == "0" else 0
+
+
+def _refuse_sweeps() -> None:
+    """Each of the processes would run the whole sweep."""
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise UserError(
+            "a sweep (-m) can't be started by torchrun or srun, which start single runs: start it by itself, its jobs "
+            "then start their own processes (trainer=ddp), or start the jobs one by one"
+        )
 
 
 def _expand_resume() -> None:

@@ -67,7 +67,7 @@ def value_loss(
     Returns:
         Scalar loss, and detached stats: ``clip_fraction``.
     """
-    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    clipped = values.clamp(old_values - clip_range, old_values + clip_range)  # within the bounds exactly the value
     plain_error = (values - returns).square()
     clipped_error = (clipped - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(plain_error, clipped_error), mask)

@@ -34,12 +34,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _damage(path: Path) -> str | None:
+    state = path / STATE
     try:
-        with zipfile.ZipFile(path / STATE) as archive:  # what torch.save writes, a checksum beside each part
-            broken = archive.testzip()
+        for file in state.rglob("*.pt") if state.is_dir() else [state]:  # DeepSpeed writes a folder
+            with zipfile.ZipFile(file) as archive:  # what torch.save writes, a checksum beside each part
+                if broken := archive.testzip():
+                    return f"{broken} has a wrong checksum"
     except (OSError, zipfile.BadZipFile) as error:
         return str(error)
-    return None if broken is None else f"{broken} has a wrong checksum"
+    return None
 
 
 class BestModel(L.Callback):
@@ -53,6 +56,7 @@ class BestModel(L.Callback):
 
     Attributes:
         step: optimizer steps that the best model had had; None before the first validation.
+        batches: batches that it had had.
         score: its metric.
         seen: optimizer steps at the last validation.
     """
@@ -60,6 +64,7 @@ class BestModel(L.Callback):
     def __init__(self, folder: Path, metric: str, mode: str, save: Callable[[Path], Any]) -> None:
         self.folder, self.metric, self.mode, self.save = folder, metric, mode, save
         self.step: int | None = None
+        self.batches = 0
         self.score = float("nan")
         self.last = float("nan")
         self.seen: int | None = None
@@ -79,6 +84,7 @@ class BestModel(L.Callback):
         gain = self.last - self.score if self.mode == "max" else self.score - self.last
         if self.step is None or gain > 0:
             self.step, self.score = trainer.global_step, self.last
+            self.batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
             assert self.model is not None
             self.save(self.model)
             self.prune(self.needed)
@@ -92,12 +98,13 @@ class BestModel(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Which is the best."""
-        return {"step": self.step, "score": self.score, "last": self.last, "seen": self.seen}
+        state = {"step": self.step, "score": self.score, "last": self.last, "seen": self.seen}
+        return {**state, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
         self.step, self.score = state_dict["step"], state_dict["score"]
-        self.last, self.seen = state_dict["last"], state_dict["seen"]
+        self.last, self.seen, self.batches = state_dict["last"], state_dict["seen"], state_dict["batches"]
 
 
 class Checkpoints(Checkpoint):
@@ -225,9 +232,10 @@ class Checkpoints(Checkpoint):
             shutil.copyfile(self.curves, beside / CURVES)
         if self.best is not None:
             (beside / BEST).write_text(json.dumps(self.best.step), encoding="utf-8")
-        for file in beside.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for file in beside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
         kept = sorted(self.folder.glob("[0-9]*"), reverse=True)

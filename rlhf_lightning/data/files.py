@@ -376,8 +376,8 @@ def _parquet(path: Path) -> Iterator[Record]:
             for row in _rows_of(batch, path.name, number):
                 number += 1
                 yield Record(f"{path.name}, row {number}", row)
-    except (pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is no Parquet file: {_reason(error)}") from error
+    except (pyarrow.ArrowException, OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise UserError(f"{path} is no Parquet file that can be read: {_reason(error)}") from error
 
 
 def _rows_of(batch: Any, name: str, before: int) -> list[dict[str, Any]]:

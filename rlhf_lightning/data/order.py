@@ -76,6 +76,7 @@ def portions(
     world: int,
     weights: Sequence[float] | None = None,
     accumulate: int = 1,
+    equal: bool = False,
 ) -> list[Portion]:
     """Cut an order into batches of ``batch_size * world`` rows, and take a rank's portion of each.
 
@@ -85,9 +86,11 @@ def portions(
         rank, world: which of how many.
         weights: of each row in the loss; None is 1.
         accumulate: batches an optimizer step.
+        equal: give all ranks equally many rows of a batch.
 
     Returns:
-        One portion a batch: none is empty, a rank without a row of its own gets one that doesn't count.
+        One portion a batch: none is empty. A rank that has no row of its own, or with ``equal`` fewer than others, gets
+        rows that don't count.
     """
     total = batch_size * world
     batches = [order[start : start + total] for start in range(0, len(order), total)]
@@ -103,7 +106,8 @@ def portions(
             own = list(batch[rank::world])
             mine = weight(own)
             share, scale = mine * world / (weight(batch) or 1.0), mine * world * accumulate / whole
-            made.append(Portion(own or [batch[0]], len(own), share, scale))
+            least = -(-len(batch) // world) if equal else 1
+            made.append(Portion(own + [batch[0]] * (least - len(own)), len(own), share, scale))
     return made
 
 
@@ -152,7 +156,7 @@ class TrainOrder(DistributedSampler):
 
 
 class EvalOrder(DistributedSampler):
-    """All rows once, in their order; every rank gets equally many batches, as sharded models need."""
+    """All rows once, in their order; every rank gets equally many batches of equally many, as sharded models need."""
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world
@@ -161,4 +165,4 @@ class EvalOrder(DistributedSampler):
         return -(-self.n // (self.batch_size * self.world))
 
     def __iter__(self) -> Iterator[Portion]:  # type: ignore[override]
-        yield from portions(range(self.n), self.batch_size, self.rank, self.world)
+        yield from portions(range(self.n), self.batch_size, self.rank, self.world, equal=True)

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.processes import agreed
 
 
 def plain(config: Any) -> Any:
@@ -78,8 +79,11 @@ def register_resolvers() -> None:
     def run_folder(parent: str, resume: Any, overrides: list[str]) -> str:
         from rlhf_lightning.pipeline.state import find_run
 
-        found = find_run(Path(parent), overrides) if resume else None
-        return str(found or Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        def choose() -> str:
+            found = find_run(Path(parent), overrides) if resume else None
+            return str(found or Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+        return agreed(choose)
 
     def record_folder(directory: str, resume: Any) -> str:
         return ".hydra/resumed" if resume and Path(directory, "state.json").exists() else ".hydra"

@@ -25,8 +25,10 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.models.sharding import shard, to_save
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
 
 
@@ -88,18 +90,25 @@ class Classifier(nn.Module):
         config.label2id = {label: i for i, label in enumerate(labels)}
         codec = Codec(load_tokenizer(spec), "encoder", max_prompt, labels=tuple(labels))
         check_window(config, codec, spec.name)
-        model = from_pretrained(
-            AutoModelForSequenceClassification, spec, config, ignore_mismatched_sizes=fresh_head and not known
-        )
+        model = from_pretrained(AutoModelForSequenceClassification, spec, config, fresh_head and not known)
         return cls(add_lora(model, spec.lora, "SEQ_CLS"), codec, spec.lora)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Deal the weights out to the devices of a mesh (FSDP2)."""
+        shard(self.model, mesh)
 
     def save(self, folder: str | Path) -> Path:
         """Write a Hugging Face sequence-classification folder; whole or not at all.
 
+        Where the weights are dealt out to several ranks all of them have to call, and rank zero writes.
+
         Raises:
             UserError: if it can't be written.
         """
-        return write_folder(folder, lambda path: save_model(self.model, self.codec.tokenizer, path, self.lora.merge))
+        model = to_save(self.model)
+        if model is None:
+            return Path(folder)
+        return write_folder(folder, lambda path: save_model(model, self.codec.tokenizer, path, self.lora.merge))
 
     def forward(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
         """(b, labels) logits."""

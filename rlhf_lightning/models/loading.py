@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ADAPTER = "adapter_config.json"
 """The file by which a folder that holds an adapter alone is known."""
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
 
 ADAPTED = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
@@ -88,6 +90,26 @@ def _loading(name: str) -> str:
     return f"cannot load the model {name!r}"
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """What transformers raises at a folder that it can't read, of which it does not expect to be broken."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, StrictDataclassError, SafetensorError
+
+
+def _reason(error: Exception) -> str:
+    """Why it can't be loaded, in a line, with the remedy where there is one."""
+    from safetensors import SafetensorError
+
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "it comes with code of its own; read that, then model.trust_remote_code=true runs it."
+    if isinstance(error, SafetensorError):
+        return f"a file of weights is damaged ({text}). Download or write the folder again."
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
 def load_config(spec: ModelSpec) -> PretrainedConfig:
     """The model's config, with every dropout (and layerdrop) set to 0.
 
@@ -110,11 +132,12 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
         )
     try:
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        where = "" if folder.exists() else f" There is no folder {name} here, so it was looked for on the hub."
+    except _failures() as error:
+        if folder.exists():
+            raise UserError(f"{_loading(spec.name)}: its config.json can't be used: {_reason(error)}") from error
         raise UserError(
-            f"{_loading(spec.name)}: {reason}{where} Check the name, or the connection to the hub."
+            f"{_loading(spec.name)}: {_reason(error)} There is no folder {name} here, so it was looked for on the hub. "
+            "Check the name, or the connection to the hub."
         ) from error
     for key, value in config.to_dict().items():
         dropping = any(word in key for word in ("dropout", "pdrop", "layerdrop"))
@@ -159,9 +182,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"cannot load the tokenizer of {spec.name!r}: {reason}") from error
+    except Exception as error:  # the tokenizers library raises plain ones
+        raise UserError(f"cannot load the tokenizer of {spec.name!r}: {_reason(error)}") from error
     return tokenizer
 
 
@@ -208,55 +230,133 @@ def check_window(config: PretrainedConfig, codec: Codec, name: str, one_text: bo
         )
 
 
-def from_pretrained(auto_class: Any, spec: ModelSpec, config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
+def from_pretrained(
+    auto_class: Any, spec: ModelSpec, config: PretrainedConfig, fresh_head: bool = False
+) -> PreTrainedModel:
     """Load weights (safetensors only), with an adapter that a folder may hold merged into them.
 
+    Args:
+        auto_class: of transformers.
+        spec, config: of the model.
+        fresh_head: its head (`HEADS`) may be missing or of another size: it then gets a new one.
+
     Raises:
-        UserError: if the weights are missing or of an unsafe format.
+        UserError: if weights are missing, damaged, of another shape than the config's, not finite, or in an unsafe
+            format.
     """
     import torch
 
     folder = Path(spec.name).expanduser()
     if (folder / ADAPTER).exists():
-        return _with_adapter(auto_class, spec, config, folder, **kwargs)
+        return _with_adapter(auto_class, spec, config, folder, fresh_head)
     try:
-        model = auto_class.from_pretrained(
+        model, loaded = auto_class.from_pretrained(
             str(folder.resolve()) if folder.exists() else spec.name,  # an adapter remembers it
             config=config,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=getattr(torch, spec.dtype),
             use_safetensors=True,
-            **kwargs,
+            ignore_mismatched_sizes=True,  # we look at them ourselves, and say which
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{_loading(spec.name)}: {reason}") from error
+    except _failures() as error:
+        raise UserError(f"{_loading(spec.name)}: {_reason(error)}") from error
+    new = [name for name in sorted(loaded["missing_keys"]) if not (fresh_head and _of_head(name))]
+    other = [found for found in sorted(loaded["mismatched_keys"]) if not (fresh_head and _of_head(found[0]))]
+    if new:
+        raise UserError(
+            f"{_loading(spec.name)}: its file of weights lacks {', '.join(new[:3])}"
+            f"{f' and {len(new) - 3} more' if len(new) > 3 else ''}; they would start as noise. Is the folder whole, "
+            f"and its config.json (of {', '.join(config.architectures or [str(config.model_type)])}) its own?"
+        )
+    if other:
+        name, saved, wanted = other[0]
+        raise UserError(
+            f"{_loading(spec.name)}: {name} has the shape {tuple(saved)}, where config.json wants {tuple(wanted)}"
+            f"{f' ({len(other)} weights differ)' if len(other) > 1 else ''}. They don't belong together."
+        )
+    _check_numbers(model, spec.name, folder)
     return model
 
 
+def _of_head(name: str) -> bool:
+    return any(part in HEADS for part in name.split("."))
+
+
+def _check_numbers(model: PreTrainedModel, name: str, folder: Path) -> None:
+    """Refuse weights that are no numbers to compute with: NaN, or integers that a quantised model packs them into."""
+    from safetensors import safe_open
+
+    weights = dict(model.named_parameters())
+    for weight_name, weight in weights.items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise UserError(f"{_loading(name)}: {weight_name} holds numbers that are not finite")
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no dict
+                kind = file.get_slice(key).get_dtype()
+                if key in weights and not kind.startswith(("F", "BF")):
+                    raise UserError(
+                        f"{_loading(name)}: {key} is stored as {kind.lower().replace('i', 'int')}: quantised weights "
+                        "can't be trained. Take the model in full precision."
+                    )
+
+
+def _adapter_base(folder: Path) -> str:
+    """The model that an adapter was made for.
+
+    Raises:
+        UserError: if the folder doesn't say, or has no weights for the adapter that are safe to read.
+    """
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise UserError(
+            f"{_loading(str(folder))}: the adapter's weights, {ADAPTER_WEIGHTS}, are missing (those in other formats "
+            "than safetensors are not read)"
+        )
+    try:
+        return str(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{_loading(str(folder))}: {ADAPTER} can't be used: {_reason(error)}") from error
+
+
 def _with_adapter(
-    auto_class: Any, spec: ModelSpec, config: PretrainedConfig, folder: Path, **kwargs: Any
+    auto_class: Any, spec: ModelSpec, config: PretrainedConfig, folder: Path, fresh_head: bool
 ) -> PreTrainedModel:
+    base = _adapter_base(folder)
     _need_peft()
     import transformers
-    from peft import PeftModel
 
-    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     trained = next(
         (getattr(transformers, auto) for task, auto in ADAPTED.items() if made_for(config, task)), auto_class
     )
     own = config if trained is auto_class else load_config(spec)  # a config made for another task has its labels
-    model = from_pretrained(
-        trained, replace(spec, name=base, revision=None), own, **(kwargs if trained is auto_class else {})
-    )
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().requires_grad_(True)
+    # The head of a classification model is in the adapter, which is looked through below.
+    new = trained is transformers.AutoModelForSequenceClassification
+    merged = _merged(from_pretrained(trained, replace(spec, name=base, revision=None), own, new), folder)
     if trained is not auto_class:  # the trunk goes on in a model for another task, with a head of its own
         with tempfile.TemporaryDirectory() as whole:
             merged.save_pretrained(whole)
-            merged = from_pretrained(auto_class, replace(spec, name=whole, revision=None), config, **kwargs)
+            merged = from_pretrained(auto_class, replace(spec, name=whole, revision=None), config, fresh_head)
     setattr(merged, MERGED, True)
     return merged
+
+
+def _merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+            given = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    except _failures() as error:
+        raise UserError(f"{_loading(str(folder))}: {_reason(error)}") from error
+    if lacking := sorted(set(get_peft_model_state_dict(adapted)) - given):
+        raise UserError(
+            f"{_loading(str(folder))}: the adapter lacks {lacking[0]} and {len(lacking) - 1} more: is the folder whole?"
+        )
+    return adapted.merge_and_unload().requires_grad_(True)
 
 
 def _need_peft() -> None:

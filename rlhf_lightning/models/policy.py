@@ -33,8 +33,10 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.models.sharding import is_sharded, shard, to_save
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import GenerationConfig, PreTrainedModel
 
     from rlhf_lightning.models.reward_model import RewardModel
@@ -61,6 +63,10 @@ def _savable(config: GenerationConfig) -> GenerationConfig:
         if config.num_beams in (None, 1):
             config.length_penalty = config.early_stopping = None  # without beams they say nothing
     return config
+
+
+def _base(model: nn.Module) -> PreTrainedModel:
+    return model.get_base_model() if has_adapter(model) else model  # type: ignore[return-value,operator]
 
 
 class Policy(nn.Module):
@@ -105,7 +111,7 @@ class Policy(nn.Module):
     @property
     def inner(self) -> PreTrainedModel:
         """The transformers model, out of peft's wrapper if there is one."""
-        return self.model.get_base_model() if has_adapter(self.model) else self.model  # type: ignore[return-value,operator]
+        return _base(self.model)
 
     @property
     def kind(self) -> Kind:
@@ -188,17 +194,28 @@ class Policy(nn.Module):
             head.bias.fill_((bias - float(reward_model.mean)) / std)
         return critic
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Deal the weights out to the devices of a mesh (FSDP2)."""
+        shard(self.model, mesh)
+        if self.value_head is not None:
+            shard(self.value_head, mesh)
+
     def save(self, folder: str | Path) -> Path:
         """Write a Hugging Face folder (safetensors, tokenizer, generation config); whole or not at all.
+
+        Where the weights are dealt out to several ranks all of them have to call, and rank zero writes.
 
         Raises:
             UserError: if it can't be written.
         """
-        inner = self.inner
+        model = to_save(self.model)
+        if model is None:
+            return Path(folder)
+        inner = _base(model)
         working = inner.generation_config
 
         def fill(path: Path) -> None:
-            save_model(self.model, self.codec.tokenizer, path, self.lora.merge)
+            save_model(model, self.codec.tokenizer, path, self.lora.merge)
 
         exported = copy.deepcopy(self._exported_generation_config)
         exported.pad_token_id, exported.eos_token_id = self.codec.pad_id, working.eos_token_id
@@ -287,6 +304,7 @@ class Policy(nn.Module):
             attention_mask=batch.prompt_mask.long(),
             generation_config=how,
             logits_processor=drawing,
+            synced_gpus=is_sharded(self.model),  # all ranks gather weights until the last has its answers
         )
         ids = ids[:, batch.prompt_ids.shape[1] :] if self.kind == "causal" else ids[:, 1:]
         mask, ended = mask_after_end(ids, torch.tensor(self.eos_ids, device=ids.device))
@@ -312,6 +330,11 @@ class Reference:
         self._policy = policy
         own = has_adapter(policy.model) and adapter_is_new(policy.model)
         self._copy = None if own else copy.deepcopy(policy).requires_grad_(False).eval()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Deal the copy's weights out as the policy's are."""
+        if self._copy is not None:
+            self._copy.shard(mesh)
 
     @torch.no_grad()
     def logits(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:

@@ -26,8 +26,10 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.models.sharding import shard, to_save
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
 
 
@@ -107,10 +109,9 @@ class RewardModel(nn.Module):
         codec = Codec(load_tokenizer(spec), kind, max_prompt, max_completion, system=system)
         config.pad_token_id = codec.pad_id
         check_window(config, codec, spec.name, one_text=True)
-        model = from_pretrained(
-            AutoModelForSequenceClassification, spec, config, ignore_mismatched_sizes=fresh_head and trained
-        )
-        if fresh_head and not (trained and load_config(spec).num_labels == 1):
+        new = fresh_head and not (trained and load_config(spec).num_labels == 1)
+        model = from_pretrained(AutoModelForSequenceClassification, spec, config, new)
+        if new:
             head = _head(model)
             nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
             if head.bias is not None:
@@ -134,14 +135,23 @@ class RewardModel(nn.Module):
         self.mean.fill_(raw.mean())
         self.std.fill_(spread if scale else 1.0)
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Deal the weights out to the devices of a mesh (FSDP2)."""
+        shard(self.model, mesh)
+
     def save(self, folder: str | Path) -> Path:
         """Write a Hugging Face sequence-classification folder; whole or not at all.
+
+        Where the weights are dealt out to several ranks all of them have to call, and rank zero writes.
 
         Raises:
             UserError: if it can't be written.
         """
         self.model.config.reward_mean, self.model.config.reward_std = self.mean.item(), self.std.item()  # type: ignore[union-attr]
-        return write_folder(folder, lambda path: save_model(self.model, self.codec.tokenizer, path, self.lora.merge))
+        model = to_save(self.model)
+        if model is None:
+            return Path(folder)
+        return write_folder(folder, lambda path: save_model(model, self.codec.tokenizer, path, self.lora.merge))
 
     def forward(self, input_ids: Tensor, mask: Tensor, type_ids: Tensor | None = None) -> Tensor:
         """Scores of encoded texts.

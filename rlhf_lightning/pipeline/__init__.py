@@ -12,14 +12,14 @@ import lightning as L
 
 from rlhf_lightning.callbacks import Preempted, StopRequest
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, recall
-from rlhf_lightning.pipeline.options import check_options, processes
+from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.pipeline.state import State, clear, fingerprint, flat, open_state
+from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
 
 __all__ = ["Interrupted", "Preempted", "Run", "run_pipeline"]
@@ -53,8 +53,6 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
     """
     cfg = plain(config)
     check_options(cfg)
-    if group is not None and processes(cfg["trainer"]) > 1:
-        raise UserError("a sweep (-m) runs on one device: give trainer.devices=1, or start the jobs one by one")
     with StopRequest(cfg["max_time"]) as stop:
         run = prepare(cfg, directory, group, list(overrides), stop)
         if run.results.status == "finished":
@@ -103,6 +101,7 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
         )
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
+    wait_for_all()
     run = Run(cfg, directory, group, data, results, state, stop, spec, asked=asked)
     if results.status == "finished":
         return run

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +10,6 @@ from lightning.pytorch.loggers import WandbLogger
 from rlhf_lightning.callbacks import CollectSamples
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.hydra_support import instantiate
-from rlhf_lightning.metrics import (
-    label_collapse,
-    length_reward_correlation,
-    lists_several_labels,
-    parse_label,
-    relative_drift,
-)
-from rlhf_lightning.metrics.words import split_words
 from rlhf_lightning.models import Sampling
 from rlhf_lightning.pipeline.run import (
     Interrupted,
@@ -182,40 +172,6 @@ def unscored(mix: RewardMix, answers: int) -> list[str]:
         for name, count in mix.failures.items()
         if count
     ]
-
-
-def suspicions(
-    answers: Sequence[str],
-    references: Sequence[Sequence[str]],
-    scores: Mapping[str, Sequence[float]],
-    lengths: tuple[float, float],
-    labels: Sequence[str] = (),
-) -> list[str]:
-    """Signs that a policy games its reward, in words; the limits are generous, so that what is said is worth a look.
-
-    Args:
-        answers: of the policy.
-        references: of each row.
-        scores: of each reward, a number an answer; NaN where it failed.
-        lengths: mean tokens an answer, before and after.
-        labels: the task's label set, if it has one.
-    """
-    said = []
-    if abs(drift := relative_drift(lengths[1], lengths[0])) > 0.5:
-        said.append(f"answers are {abs(drift):.0%} {'longer' if drift > 0 else 'shorter'} than before")
-    words = [len(split_words(text)) for text in answers]
-    for name, values in scores.items():
-        pairs = [(count, value) for count, value in zip(words, values, strict=True) if math.isfinite(value)]
-        if len(pairs) >= 20 and abs(r := length_reward_correlation(*zip(*pairs, strict=True))) > 0.8:
-            said.append(f"the reward {name!r} follows the answers' length (correlation {r:.2f})")
-    if labels and answers:
-        usual = label_collapse([row[0] if row else None for row in references])
-        share = label_collapse([parse_label(text, labels) for text in answers])
-        if share > max(0.9, usual + 0.1):
-            said.append(f"{share:.0%} of the answers are one label, {usual:.0%} of the references")
-        if several := sum(lists_several_labels(text, labels) for text in answers):
-            said.append(f"{several} answer(s) name several labels")
-    return said
 
 
 def log_results(run: Run, n: int = 50) -> None:

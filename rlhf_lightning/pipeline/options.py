@@ -7,6 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
+from rlhf_lightning.callbacks.alarms import LIMITS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
@@ -46,6 +47,8 @@ TYPES: dict[str, Any] = {
     "ppo.critic": str,
     "ppo.patience": int | None,
     "ppo.export": Literal["best", "last"],
+    "ppo.alarms": dict,
+    "ppo.stop_on": list,
     "resume": bool | Literal["force"],
     "max_time": str | None,
     "checkpoint.minutes": float,
@@ -93,7 +96,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic"),
-        ("loader", "trainer", "updates", "rewards", "critic", "patience", "export"),
+        ("loader", "trainer", "updates", "rewards", "critic", "patience", "export", "alarms", "stop_on"),
     ),
 }
 """For each stage its data module, the arguments that the pipeline gives it, and the keys that the pipeline takes."""
@@ -139,9 +142,11 @@ def check_options(cfg: dict[str, Any]) -> None:
             raise UserError(f"{path} must be at least {least}, not {value}")
     if "ppo" in cfg["stages"]:
         check_settings(cfg["ppo"])
+        _check_alarms(cfg["ppo"]["alarms"], cfg["ppo"]["stop_on"])
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
     _check_precision(cfg["trainer"]["precision"], cfg["stages"])
+    _check_strategy(cfg["trainer"], cfg["stages"])
     ppo, tiny = cfg["ppo"], cfg["model"].get("tiny")
     responses = ppo["loader"]["batch_size"] * ppo["responses_per_prompt"]
     if "ppo" in cfg["stages"] and ppo["minibatches"] > responses:
@@ -210,6 +215,44 @@ def _check_precision(precision: Any, stages: list[str]) -> None:
             f"trainer.precision={kind}: PPO clips gradients before half precision's scale is taken off them; use "
             "bf16-mixed or 32-true"
         )
+
+
+def _check_alarms(limits: dict[str, Any], stop_on: list[str]) -> None:
+    for name, limit in limits.items():
+        check_value(limit, float | None, f"ppo.alarms.{name}")
+        if limit is not None and not limit > 0:  # nor NaN
+            raise UserError(f"ppo.alarms.{name} must be above 0, or null to turn it off, not {limit}")
+    for where, names in (("alarms", list(limits)), ("stop_on", stop_on)):
+        if unknown := [name for name in names if name not in LIMITS]:
+            raise UserError(f"ppo.{where}: there is no alarm {unknown[0]!r}; there are {', '.join(LIMITS)}")
+    if off := [name for name in stop_on if limits.get(name, LIMITS[name]) is None]:
+        raise UserError(f"ppo.stop_on: the alarm {off[0]} is turned off by ppo.alarms.{off[0]}=null")
+
+
+def strategy_name(trainer: dict[str, Any]) -> str:
+    """The strategy that the group `trainer` names, in small letters."""
+    strategy = trainer["strategy"]
+    return str(strategy["_target_"] if isinstance(strategy, dict) else strategy).rpartition(".")[2].lower()
+
+
+def _check_strategy(trainer: dict[str, Any], stages: list[str]) -> None:
+    """Refuse strategies that can't do what the stages need."""
+    name = strategy_name(trainer)
+    if name.startswith("fsdp") and not name.startswith("fsdp2"):
+        raise UserError(
+            f"trainer.strategy={name}: a model under the first version of FSDP can't generate while it is trained, "
+            "which PPO and validation do, nor be saved as a model folder; trainer=fsdp2 deals out the same and can"
+        )
+    if name.startswith("deepspeed"):
+        if "ppo" in stages:
+            raise UserError(
+                "PPO can't run under DeepSpeed, whose one engine takes one optimizer step a batch, where PPO takes "
+                "several: use trainer=ddp or trainer=fsdp2 (stages=[sft] and stages=[reward] run under it)"
+            )
+        if "stage_3" in name or "offload" in name:
+            raise UserError(f"trainer.strategy={name}: use deepspeed_stage_2, or trainer=fsdp2 to deal out weights too")
+    if name.startswith("fsdp2") and str(trainer["precision"]) in ("16", "16-mixed"):
+        raise UserError("trainer.precision=16-mixed does not work with FSDP2: use bf16-mixed or 32-true")
 
 
 def _check_model(model: dict[str, Any], where: str) -> None:

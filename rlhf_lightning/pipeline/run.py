@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlhf_lightning.callbacks import (
-    Alarms,
     BestModel,
     Checkpoints,
     LogSamples,
@@ -33,6 +32,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 from rlhf_lightning.models.saving import write_folder
+from rlhf_lightning.pipeline.options import strategy_name
 from rlhf_lightning.pipeline.state import State
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
@@ -128,6 +128,8 @@ def make_trainer(
 ) -> L.Trainer:
     """The Trainer of a stage: the group `trainer`, what the stage asks of it, and the loggers."""
     folder = run.dir / stage
+    if stage in ("evaluate", "predict") and strategy_name(run.cfg["trainer"]).startswith("deepspeed"):
+        options = {**options, "strategy": "ddp"}  # its engine is for training; the weights are whole on each device
     if run.cfg["trainer"]["enable_progress_bar"]:
         callbacks = [*callbacks, Progress()]
     return instantiate(
@@ -203,8 +205,7 @@ def fit(
         folder / "checkpoints", folder / CURVES, 60 * settings["minutes"], settings["keep"], run.stop, best
     )
     start = newest_checkpoint(keeper.folder)
-    alarms = Alarms()
-    watching = [alarms, LogSamples(stage), *callbacks, *([best] if best else []), keeper]
+    watching = [LogSamples(stage), *callbacks, *([best] if best else []), keeper]
     options = {**options, "enable_checkpointing": True}
     if not data.validation:  # type: ignore[attr-defined]
         options["limit_val_batches"] = 0  # a validation of nothing would be a place where no checkpoint is saved
@@ -234,7 +235,6 @@ def fit(
             "trainer (limit_train_batches) is too low"
         )
     measured = {**keeper.metrics, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
-    run.results.notes += [f"{stage}: alarm: {text}" for text in alarms.raised.values()]
     steps = trainer.global_step
     if best is not None and best.seen not in (None, steps) and not interrupted and failure is None:
         trainer.validate(module, datamodule=data, verbose=False)  # the last steps had no look at the held-out rows
@@ -259,6 +259,7 @@ def export(run: Run, stage: str, best: BestModel | None, save: Callable[[Path], 
     if is_rank_zero():
         write_folder(folder, lambda path: shutil.copytree(best.model, path, dirs_exist_ok=True))  # type: ignore[arg-type]
     name = best.metric.rpartition("/")[2]
+    run.results.exported[stage] = best.batches
     run.results.notes.append(
         f"{stage}/model is the policy after {best.step} of {steps} optimizer steps, the best by {name} on the "
         f"validation prompts: {best.score:.4g}" + ("" if best.step == steps else f" (at the end {best.last:.4g})")
@@ -333,4 +334,4 @@ def say(text: str, rule: bool = False) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.rule(text, align="left") if rule else console.print(text, markup=False)
+    console.rule(text, align="left") if rule else console.print(text, markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from rlhf_lightning.callbacks import Alarms
 from rlhf_lightning.callbacks.samples import of_all_ranks
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
@@ -21,7 +22,9 @@ from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.metrics.suspicions import suspicions
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, make_tiny
+from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.pipeline.measure import (
     functions,
     gold_functions,
@@ -29,7 +32,6 @@ from rlhf_lightning.pipeline.measure import (
     measure,
     sampling,
     score_answers,
-    suspicions,
     task_metrics,
     unscored,
     with_learned,
@@ -64,8 +66,8 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool 
 
 
 def save_once(model: Policy | Classifier | RewardModel, folder: Path) -> None:
-    """Write the model's folder, from rank zero alone."""
-    if is_rank_zero():
+    """Write the model's folder, from rank zero; the others help where the weights are dealt out."""
+    if is_rank_zero() or is_sharded(model.model):
         model.save(folder)
 
 
@@ -152,6 +154,8 @@ def train_ppo(run: Run) -> None:
     loader, options, updates = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("updates")
     weights = {name: reward["weight"] for name, reward in cfg.pop("rewards").items()}
     critic, patience, exported = cfg.pop("critic"), cfg.pop("patience"), cfg.pop("export")
+    measured = held_out(run) if run.results.objective is not None and run.data.validation else None
+    alarms = Alarms(cfg.pop("alarms"), cfg.pop("stop_on"), measured)
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
@@ -173,8 +177,13 @@ def train_ppo(run: Run) -> None:
         **options,
     }
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
-    choose = exported == "best" and run.results.objective is not None and bool(run.data.validation)
-    fit(run, "ppo", module, data, options, partial(save_once, policy), stops, held_out(run) if choose else None)
+    best_by = measured if exported == "best" else None
+    try:
+        fit(run, "ppo", module, data, options, partial(save_once, policy), [alarms, *stops], best_by)
+    finally:
+        run.results.notes += [f"ppo: {text}" for text in alarms.raised.values()]
+        if alarms.stopped_by is not None:
+            run.results.notes.append(f"ppo was ended by the alarm {alarms.stopped_by} (ppo.stop_on)")
     told = [
         f"ppo: some responses were left out of the training ({reason}); ppo/failures/{name} counts them"
         for name, reason in module.rewards.reasons.items()
@@ -206,12 +215,14 @@ def measure_ppo(run: Run, start: ModelSpec) -> None:
     if run.cfg["ppo"]["kl_coef"]:
         reference = Reference.of(Policy.load(replace(start, lora=LoraSpec()), **run.limits))
     measure(run, "ppo", "ppo/model", reference=reference)
-    before, after = (policy.metrics["length"] for policy in run.results.policies[-2:])
+    before, after = run.results.policies[-2:]
     said = suspicions(
+        before.metrics,
+        after.metrics,
+        [s.completion for s in run.answers[before.name]],
         [s.completion for s in run.answers["ppo"]],
         [s.row.references for s in run.answers["ppo"]],
         {name: scores.tolist() for name, scores in run.scores["ppo"].items() if name != "gold"},
-        (before, after),
         run.labels,
     )
     tell(run.results, [f"ppo: {text}" for text in said])

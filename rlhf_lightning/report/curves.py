@@ -135,6 +135,20 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
         x_label: the title of the horizontal axis.
         y_label: the title of the vertical axis, if it has one.
     """
+    return draw_together([(y_label, lines)], label=label, x_label=x_label)
+
+
+def draw_together(
+    parts: Sequence[tuple[str, Sequence[Line]]], *, label: str, x_label: str = "step", mark: float | None = None
+) -> str:
+    """Pictures one above the other that share the horizontal axis, as one ``<svg>`` element; see `draw`.
+
+    Args:
+        parts: of each the title of its vertical axis, and its lines.
+        label: what the picture shows, for readers that cannot see it.
+        x_label: the title of the horizontal axis.
+        mark: where a vertical line goes through all of them.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -162,30 +176,36 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
         "axes.formatter.useoffset": False,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(3.7, 2.2), layout="constrained")
+        wide, high = (3.7, 2.2) if len(parts) == 1 else (6.4, 0.5 + 1.3 * len(parts))
+        figure = Figure(figsize=(wide, high), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for line in lines:
-            curve = thin_out(line.curve)
-            marker = (
-                MARKERS[line.color // len(LINE_COLORS) % len(MARKERS)] if line.marked or len(curve.steps) == 1 else None
-            )
-            axes.plot(
-                curve.steps,
-                [value if math.isfinite(value) else math.nan for value in curve.values],
-                color=LINE_COLORS[line.color % len(LINE_COLORS)],
-                linestyle=DASHES[line.color // len(LINE_COLORS) % len(DASHES)],
-                linewidth=1.3,
-                marker=marker,
-                markersize=3.5,
-            )
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_label == "step", steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        stacked = figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0]
+        for axes, (y_label, lines) in zip(stacked, parts, strict=True):
+            for line in lines:
+                _plot(axes, line)
+            if mark is not None:
+                axes.axvline(mark, color=INK, linewidth=0.8, linestyle=DASHES[1])
+            axes.set_ylabel(y_label)
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        stacked[-1].set_xlabel(x_label)
+        stacked[-1].xaxis.set_major_locator(MaxNLocator(5, integer=x_label == "step", steps=[1, 2, 2.5, 5, 10]))
         picture = io.StringIO()
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(picture.getvalue(), label)
+
+
+def _plot(axes: Any, line: Line) -> None:
+    curve = thin_out(line.curve)
+    marker = MARKERS[line.color // len(LINE_COLORS) % len(MARKERS)] if line.marked or len(curve.steps) == 1 else None
+    axes.plot(
+        curve.steps,
+        [value if math.isfinite(value) else math.nan for value in curve.values],
+        color=LINE_COLORS[line.color % len(LINE_COLORS)],
+        linestyle=DASHES[line.color // len(LINE_COLORS) % len(DASHES)],
+        linewidth=1.3,
+        marker=marker,
+        markersize=3.5,
+    )
 
 
 def thin_out(curve: Curve, limit: int = MAX_POINTS) -> Curve:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from rlhf_lightning.report.curves import Curve, panels, read_curves
-from rlhf_lightning.report.page import html_text, key, page, panel_figure
+from rlhf_lightning.report.curves import Curve, Line, draw_together, panels, read_curves
+from rlhf_lightning.report.page import figure, html_text, key, page, panel_figure
 from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
 from rlhf_lightning.report.screen import duration
 from rlhf_lightning.report.secrets import hide_secrets
@@ -26,6 +26,7 @@ from rlhf_lightning.report.summary import (
     result_columns,
     stage_title,
 )
+from rlhf_lightning.report.winrate import win_rate
 
 OPEN_PANELS = 9
 """Learning curves of a stage that are shown at once; the rest unfold."""
@@ -49,12 +50,15 @@ def write_report(run_dir: str | Path) -> Path:
     run_dir = Path(run_dir)
     results = RunResults.read(run_dir / "metrics.json")
     samples = read_samples(run_dir / "samples.jsonl")
+    curves = read_curves(run_dir, results.stages)
     # What the run is judged by comes first among the curves, too.
     leading = [name for name in (results.objective, *results.columns.get("task", [])[:2]) if name]
     sections = [
         _header(results),
         _results_section(results),
-        *(_stage_section(stage, curves, leading) for stage, curves in read_curves(run_dir, results.stages).items()),
+        _win_rate_section(samples, results),
+        _over_optimisation_section(curves.get("ppo", {}), results),
+        *(_stage_section(stage, drawn, leading) for stage, drawn in curves.items()),
         _reward_model_section(results),
         _samples_section(samples, results),
         _settings_section(run_dir),
@@ -128,6 +132,69 @@ ABOUT_PPO = (
     "of greedy answers to held-out prompts, as are the results above unless evaluate says otherwise, and their KL sums "
     "over the whole vocabulary at each token: the two need not be equal."
 )
+
+
+def _over_optimisation_section(curves: dict[str, Curve], results: RunResults) -> str:
+    """What PPO was paid, what it was meant to do, and how far it went: where the first rises alone it games it."""
+    wanted = {"Reward": ["score"], "KL": ["kl", "val/kl"]}
+    if results.objective is not None:
+        wanted = {"Reward": ["score"], plain_words(results.objective): [f"val/{results.objective}"], "KL": wanted["KL"]}
+    parts = []
+    for title, names in wanted.items():
+        lines = [
+            Line(curves[f"ppo/{name}"], int(name.startswith("val/")), marked=name.startswith("val/"))
+            for name in names
+            if f"ppo/{name}" in curves
+        ]
+        if lines:
+            parts.append((title, lines))
+    if len(parts) < 2:
+        return ""
+    rounds = results.exported.get("ppo")
+    titles = ", ".join(title for title, _ in parts)
+    label = f"PPO: {titles}, round by round" + ("" if rounds is None else f"; exported after round {rounds:.0f}")
+    exported = (
+        "" if rounds is None else f" The dashed line is where the exported policy was: after {rounds:.0f} rounds."
+    )
+    mark = None if rounds is None else rounds - 1  # the first is logged as 0
+    return (
+        "<h2>Reward, objective and KL</h2>"
+        f'<p class="dim">A reward that rises while the objective falls is being gamed.{exported}</p>'
+        f"{key([(0, 'training'), (1, 'validation')])}"
+        f'<div class="panels wide">{figure(titles, draw_together(parts, label=label, mark=mark))}</div>'
+    )
+
+
+def _win_rate_section(samples: Sequence[Sample], results: RunResults) -> str:
+    """The last policy's answers against those of the one before it, prompt by prompt."""
+    if len(results.policies) < 2:
+        return ""
+    from rlhf_lightning.metrics.words import split_words  # here: it loads torch
+
+    old, new = (policy.name for policy in results.policies[-2:])
+    both = [s for s in samples if old in s.completions and new in s.completions]
+    lengths = [[float(len(split_words(s.completions[name]))) for s in both] for name in (old, new)]
+    rows = []
+    for name in results.columns.get("reward", []):
+        scores = [[s.scores.get(policy, {}).get(name, math.nan) for s in both] for policy in (old, new)]
+        if results.directions.get(name) == "min":
+            scores = [[-score for score in given] for given in scores]
+        found = win_rate(*scores, *lengths)
+        if found is not None:
+            cells = "".join(
+                f"<td>{rate:.0%}<small>{low:.0%} to {high:.0%}</small></td>"
+                for rate, low, high in (found[:3], found[3:6])
+            )
+            rows.append(f'<tr><th scope="row">{html_text(name)}</th>{cells}</tr>')
+    if not rows:
+        return ""
+    return (
+        f"<h2>{html_text(stage_title(new))} against {html_text(stage_title(old))}, answer by answer</h2>"
+        '<div class="card results"><table><thead><tr><th scope="col">share of wins by</th><th scope="col">as it is'
+        f'</th><th scope="col">at equal length</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<p class="dim">A tie counts one half. Below: 95 % intervals (bootstrap over prompts). At equal length: what '
+        "remains when the part that an answer\u2019s length plays is taken out (logistic regression).</p>"
+    )
 
 
 def _stage_section(stage: str, curves: dict[str, Curve], leading: Sequence[str]) -> str:

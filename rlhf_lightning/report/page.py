@@ -49,6 +49,7 @@ td.best, tr.objective th { font-weight: 700 }
 small.good { color: var(--good) } small.bad { color: var(--bad) }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 90px }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); gap: 12px }
+.panels.wide { grid-template-columns: minmax(0, 640px) }
 figure { margin: 0; background: var(--card); border: 1px solid var(--faint); border-radius: 9px;
   padding: 10px 12px 6px }
 figcaption { font-weight: 600; font-size: 13.5px; display: flex; justify-content: space-between; gap: 10px;

@@ -52,6 +52,8 @@ class RunResults:
     """Metric names by the group they are shown in: ``task``, ``reward``, ``guardrails``; the most important first."""
     reward_model: dict[str, float] | None = None
     """``accuracy``, ``longer_wins`` and other measures on held-out preferences."""
+    exported: dict[str, float] = field(default_factory=dict)
+    """Stage to the number of batches (PPO's rounds) after which it gave its model, where that was chosen."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage to its wall-clock time."""
     notes: list[str] = field(default_factory=list)
@@ -106,6 +108,7 @@ class RunResults:
             directions=fields.optional("directions", dict) or {},
             columns={group: fields.inside("columns").texts(group) for group in COLUMN_GROUPS},
             reward_model=None if content.get("reward_model") is None else fields.numbers("reward_model"),
+            exported=fields.numbers("exported"),
             seconds=fields.numbers("seconds"),
             notes=fields.texts("notes"),
             versions={name: str(version) for name, version in (fields.optional("versions", dict) or {}).items()},

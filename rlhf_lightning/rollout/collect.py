@@ -96,6 +96,20 @@ def trimmed(
     )
 
 
+def token_pairs(ids: Tensor, mask: Tensor) -> list[tuple[int, int]]:
+    """Tokens that follow each other.
+
+    Args:
+        ids: (b, r) responses.
+        mask: (b, r) bool.
+
+    >>> token_pairs(torch.tensor([[5, 6, 5, 0]]), torch.tensor([[True, True, True, False]]))
+    [(5, 6), (6, 5)]
+    """
+    both = mask[:, :-1] & mask[:, 1:]
+    return list(zip(ids[:, :-1][both].tolist(), ids[:, 1:][both].tolist(), strict=True))
+
+
 @torch.no_grad()
 def collect(
     batch: PromptBatch,

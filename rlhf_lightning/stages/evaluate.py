@@ -18,6 +18,7 @@ from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.generation import Completions, Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.stages.sharding import shard_parts
 
 
 class Sample:
@@ -132,6 +133,10 @@ class EvaluateModule(L.LightningModule):
     def __init__(self, policy: Policy | Classifier, evaluator: Evaluator) -> None:
         super().__init__()
         self.policy, self.evaluator = policy, evaluator
+
+    def configure_model(self) -> None:
+        """Deal the models out where the strategy is FSDP2."""
+        shard_parts(self, self.policy, self.evaluator.reference)
 
     def on_test_epoch_start(self) -> None:
         """Inference mode of every layer."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -98,9 +99,11 @@ class GuardedModule(L.LightningModule):
         path.write_text(json.dumps(content, ensure_ascii=True, indent=1), encoding="utf-8")
         what = "; ".join(named[:4]) or "something on another rank"
         said = f"not finite in {self.stage}, after {self.trainer.global_step} steps: {what}"
-        if self.bad_steps >= self.max_bad_steps:
+        # DeepSpeed's engine takes its step whatever we find.
+        allowed = 1 if isinstance(self.trainer.strategy, DeepSpeedStrategy) else self.max_bad_steps
+        if self.bad_steps >= allowed:
             raise UserError(
-                f"{said}. This was step {self.bad_steps} of {self.max_bad_steps} that could not be taken, so the "
+                f"{said}. This was step {self.bad_steps} of {allowed} that could not be taken, so the "
                 f"training stops; the samples are in {folder}. Try a lower learning rate, or trainer.precision=32-true."
             )
         rank_zero_warn(f"{said}. The step is not taken; the samples are in {path}")
@@ -142,7 +145,10 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def clip_to(parameters: Iterable[nn.Parameter], bound: float, norm: Tensor) -> None:
     """Scale gradients of this norm down to the bound, if they exceed it."""
-    nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], bound, norm)
+    factor = float(bound / (norm + 1e-6))
+    for gradient in (p.grad for p in parameters if p.grad is not None):
+        if factor < 1:
+            _local(gradient).mul_(factor)
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:

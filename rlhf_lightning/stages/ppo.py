@@ -38,11 +38,13 @@ from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.sharding import writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
-from rlhf_lightning.rollout import Rollout, collect, trimmed
+from rlhf_lightning.rollout import Rollout, collect, token_pairs, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
+from rlhf_lightning.stages.sharding import shard_parts
 
 CHOICES = {
     "kl": ("fixed", "adaptive"),
@@ -218,6 +220,10 @@ class PPOModule(GuardedModule):
         """Optimizer steps of a round, that is of a batch of prompts."""
         return self.epochs * self.minibatches
 
+    def configure_model(self) -> None:
+        """Deal all models out where the strategy is FSDP2."""
+        shard_parts(self, self.policy, self.critic, self.reference)
+
     # --- one round ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -309,9 +315,9 @@ class PPOModule(GuardedModule):
         """
         if rollout.values.any():
             return rollout
-        mean = self._mean_over_ranks(self.gains(rollout), rollout.scored)
-        (self.critic or self.policy).value_head.bias.add_(mean)  # type: ignore[union-attr]
-        return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, float(mean)))
+        mean = float(self._mean_over_ranks(self.gains(rollout), rollout.scored))
+        writable((self.critic or self.policy).value_head).bias.add_(mean)  # type: ignore[arg-type,operator,union-attr]
+        return replace(rollout, values=rollout.values.masked_fill(rollout.response_mask, mean))
 
     def penalised(self, rollout: Rollout) -> Tensor:
         """(b,) scores after the penalty for responses that did not end."""
@@ -327,6 +333,7 @@ class PPOModule(GuardedModule):
         stats: dict[str, Any] = {
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
+            "distinct_2": self._distinct_pairs(rollout),
         }
         if self.reference is not None:
             estimates = {"kl": "k1", "kl_k3": "k3"}
@@ -339,6 +346,19 @@ class PPOModule(GuardedModule):
             for name, failures in self.rewards.failures.items():
                 stats[f"failures/{name}"] = self._sum_over_ranks(torch.tensor(float(failures), device=self.device))
         return stats
+
+    def _distinct_pairs(self, rollout: Rollout) -> float:
+        """How many of the pairs of tokens that follow each other in a round's responses are different, over all ranks.
+
+        NaN where no response has two tokens.
+        """
+        pairs = token_pairs(rollout.response_ids, rollout.response_mask)
+        parts = [pairs]
+        if self.trainer.world_size > 1:
+            parts = [pairs] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, pairs)
+        found = [pair for part in parts for pair in part]
+        return len(set(found)) / len(found) if found else float("nan")
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Token rewards and what they are worth.

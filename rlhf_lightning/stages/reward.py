@@ -15,6 +15,7 @@ from rlhf_lightning.data.batches import PairBatch
 from rlhf_lightning.models.reward_model import RewardModel
 from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
+from rlhf_lightning.stages.sharding import shard_parts
 
 
 class RewardModule(GuardedModule):
@@ -49,6 +50,10 @@ class RewardModule(GuardedModule):
         names = ("loss", "accuracy", "longer_wins", "accuracy_chosen_longer", "accuracy_chosen_shorter")
         self.means = torch.nn.ModuleDict({name: MeanMetric(nan_strategy="ignore") for name in names})
         self.register_buffer("bins", torch.zeros(3, 10), persistent=False)  # pairs, confidence, right: ten bins each
+
+    def configure_model(self) -> None:
+        """Deal the model out where the strategy is FSDP2."""
+        shard_parts(self, self.model)
 
     def _gaps(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         scores = self.model(batch.input_ids, batch.mask, batch.type_ids)

@@ -13,6 +13,7 @@ from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
+from rlhf_lightning.stages.sharding import shard_parts
 
 
 class SFTModule(GuardedModule):
@@ -42,6 +43,10 @@ class SFTModule(GuardedModule):
         super().__init__("sft", max_bad_steps)
         self.policy, self.evaluator = policy, evaluator
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
+
+    def configure_model(self) -> None:
+        """Deal the model out where the strategy is FSDP2."""
+        shard_parts(self, self.policy)
 
     def on_fit_start(self) -> None:
         """Training mode: `from_pretrained` leaves models in inference mode. (Dropout is 0 all the same.)"""

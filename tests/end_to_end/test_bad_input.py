@@ -8,6 +8,8 @@ import pytest
 from console import SMALL, metrics, ok, run
 from console import write_rows as write
 
+from rlhf_lightning import TinySpec, make_tiny
+
 ROWS = [{"text": f"a sentence {i}", "label": "tech"} for i in range(40)]
 FILES = ["task=classification", "data=files", "stages=[sft]"]
 
@@ -17,6 +19,15 @@ def test_a_missing_file(refused, tmp_path: Path) -> None:
     message = refused(*FILES, "data.train=trian.jsonl")
     assert "trian.jsonl" in message
     assert "train.jsonl" in message.replace("trian.jsonl", "")
+
+
+def test_a_damaged_model(refused, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    make_tiny(TinySpec(hidden=16, layers=1, heads=1, vocab_size=300), ["some text to learn tokens from"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    message = refused("task=qa", "model=hf", "model.name=cut")
+    assert "cannot load the model 'cut': a file of weights is damaged" in message
 
 
 def test_an_unknown_column(refused, tmp_path: Path) -> None:
@@ -130,6 +141,10 @@ def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
         ("sft.trainer.max_epochs=-1", "sft would never end"),
         ("reward.trainer.max_steps=0", "reward.trainer.max_steps must be at least 1"),
         ("ppo.clip_range=-1", "ppo.clip_range must be at least 0"),
+        ("ppo.stop_on=[kl]", "there is no alarm 'kl'; there are kl_limit"),
+        ("ppo.stop_on=[length] ppo.alarms.length=null", "turned off by ppo.alarms.length=null"),
+        ("+ppo.alarms.lenght=2", "there is no alarm 'lenght'"),
+        ("ppo.alarms.length=-1", "ppo.alarms.length must be above 0"),
         ("ppo.patience=0", "ppo.patience must be at least 1"),
         ("ppo.gamma=1.5", "ppo.gamma must be at most 1"),
         ("sft.lr=.nan", "sft.lr must be"),
@@ -151,6 +166,8 @@ def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
         ("~logger", "logger is missing"),
         ("trainer.precision=bf16-true", "model.dtype=bfloat16"),
         ("trainer.precision=16-mixed", "use bf16-mixed"),
+        ("trainer=deepspeed", "PPO can't run under DeepSpeed"),
+        ("trainer.strategy=fsdp", "trainer=fsdp2 deals out the same"),
         ("ppo.temperature=0", "ppo.temperature must be above 0"),
         ("ppo.kl_target=0", "ppo.kl_target must be above 0"),
         (

@@ -65,7 +65,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(whole: dict, tmp_path: Pat
     assert (folder / "sft" / "model" / "model.safetensors").stat().st_mtime_ns == made, "no stage is done twice"
     assert (folder / ".hydra" / "config.yaml").read_text() == config
     again = ok(run(tmp_path, *OWN_NAME, "resume=true"))
-    assert "is finished: there is nothing to" in again.stdout
+    assert "is finished: there is nothing to resume" in again.stdout
 
 
 def test_sigterm_saves_and_asks_to_be_started_again(whole: dict, tmp_path: Path) -> None:
@@ -82,6 +82,7 @@ def test_sigterm_saves_and_asks_to_be_started_again(whole: dict, tmp_path: Path)
     assert content(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_kept(whole: dict, tmp_path: Path) -> None:
     """As often as it takes; each time some more is done."""
     budgets = ["00:00", *["00:05"] * 40]

@@ -195,6 +195,9 @@ def test_the_same_seed_gives_the_same_figures_with_wandb_offline(trained: Path, 
     assert not (tmp_path / "wandb").exists()
     again, first = metrics(tmp_path / "run"), metrics(trained / "run")
     assert [p["metrics"] for p in again["policies"]] == [p["metrics"] for p in first["policies"]]
+    ok(run(tmp_path, "task=qa", *SMALL, "stages=[sft]", "seed=1", "hydra.run.dir=other"))
+    other = metrics(tmp_path / "other")["policies"][-1]["metrics"]
+    assert other != first["policies"][1]["metrics"], "another seed is another run"
 
 
 def test_an_encoder_classifies_and_judges(encoder: Path, tmp_path: Path) -> None:
@@ -232,15 +235,6 @@ def test_an_experiment(experiment: str, tmp_path: Path) -> None:
     assert results["policies"][-1]["name"] == "ppo"
     if experiment == "constant_reward":
         assert {p["metrics"]["constant"] for p in results["policies"]} == {0.0}
-
-
-@pytest.mark.slow
-def test_two_processes_make_one_run(tmp_path: Path) -> None:
-    small = [o for o in SMALL if not o.startswith(("trainer=", "data.limit"))]
-    ok(run(tmp_path, "task=qa", "trainer=ddp", "trainer.accelerator=cpu", "data.limit=33", *small))
-    check_run_folder(tmp_path / "run")
-    samples = (tmp_path / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len({json.loads(line)["id"] for line in samples}) == len(samples) == 33
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.models import RewardModel
 from rlhf_lightning.pipeline.checks import check_parts, check_stages, settle_sample
-from rlhf_lightning.pipeline.measure import functions, suspicions
+from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, loggers, report_samples
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
@@ -202,22 +202,6 @@ def test_samples_whose_scoring_failed_are_still_written(tmp_path: Path) -> None:
     first, second = report_samples(run)
     assert first.completions == {"base": "base0", "sft": "sft0"}
     assert second.scores == {"base": {"gold": 1.0}, "sft": {}}
-
-
-def test_suspicions_of_a_gamed_reward() -> None:
-    """Checklist 32: nothing to say of sound answers; length, its reward, collapse and lists of labels are named."""
-    labels = ("good", "bad")
-    sound = ["good", "bad"] * 10
-    references = [[text] for text in sound]
-    assert suspicions(sound, references, {"learned": [0.0, 1.0] * 10}, (5.0, 6.0), labels) == []
-    longer = [" ".join(["word"] * n) for n in range(1, 21)]
-    drift, follows = suspicions(longer, references, {"learned": list(range(20)), "chrf": [0.0] * 20}, (5.0, 10.0))
-    assert drift == "answers are 100% longer than before"
-    assert follows == "the reward 'learned' follows the answers' length (correlation 1.00)"
-    (collapsed,) = suspicions(["good"] * 20, references, {}, (1.0, 1.0), labels)
-    assert collapsed == "100% of the answers are one label, 50% of the references"
-    (several,) = suspicions([*sound[:19], "good or bad"], references, {}, (1.0, 1.0), labels)
-    assert several == "1 answer(s) name several labels"
 
 
 def test_a_reward_is_made_once_a_run(model_dir, tmp_path: Path) -> None:

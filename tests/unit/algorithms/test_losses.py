@@ -91,3 +91,11 @@ def test_pairwise_loss_of_weight_zero_is_ignored() -> None:
     scores = torch.tensor([1.0, -50.0]), torch.tensor([0.0, 50.0])
     loss, _ = pairwise_loss(*scores, weight=torch.tensor([1.0, 0.0]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)))
+
+
+def test_rounding_is_not_counted_as_clipping() -> None:
+    generator = torch.Generator().manual_seed(0)
+    old, move, returns = (torch.randn(50, 40, generator=generator) for _ in range(3))
+    mask = torch.ones(50, 40, dtype=torch.bool)
+    _, stats = value_loss(old + move.clamp(-1, 1) * 0.19, old, returns, mask, 0.2)
+    assert stats["clip_fraction"].item() == 0

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -232,6 +233,8 @@ class Trained:
 
     def __init__(self, step: int, value: float) -> None:
         self.global_step, self.callback_metrics = step, {"val": torch.tensor(value)}
+        progress = SimpleNamespace(total=SimpleNamespace(completed=step // 4))
+        self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("max", [4, 8, 16]), ("min", [4, 12])])

@@ -77,6 +77,7 @@ def test_evaluation_counts_every_row_once_in_equally_many_batches(n, batch_size,
     parts = [list(EvalOrder(n, batch_size, rank, world)) for rank in range(world)]
     assert sorted(i for part in parts for p in part for i in p.rows[: p.real]) == list(range(n))
     assert {len(part) for part in parts} == {len(EvalOrder(n, batch_size, 0, world))}
+    assert all(len({len(portion.rows) for portion in batch}) == 1 for batch in zip(*parts, strict=True))
     if world == 1:
         assert [i for p in parts[0] for i in p.rows] == list(range(n))
 

@@ -157,6 +157,17 @@ def test_fuzz_found_parallel_lines_of_old_macs(tmp_path):
     assert [r.values["a"] for r in records] == ["one\r", "two\rmore"]
 
 
+def test_fuzz_found_a_parquet_column_whose_name_is_no_utf_8(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"document": ["a"]}), tmp_path / "a.parquet", store_schema=False)
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"document", b"docu\xffent"))
+    with pytest.raises(UserError, match=r"a\.parquet is no Parquet file that can be read"):
+        list(read_records(tmp_path / "a.parquet"))
+
+
 def test_fuzz_found_messages_stay_short(tmp_path):
     (tmp_path / "a.csv").write_text("x" * 100_000 + "," * 5000 + "\n")
     with pytest.raises(UserError) as caught:

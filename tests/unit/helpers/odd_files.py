@@ -36,7 +36,7 @@ if sys.version_info < (3, 11):  # whose csv module refuses zero bytes
     PIECES = [piece for piece in PIECES if "\x00" not in piece]
 BREAKS = ["\n", "\r\n", "\r", "\t"]
 LABELS = ("tech", "sports", "中文 ✓")
-TEXT = ("csv", "json", "jsonl", "parquet")
+TEXT = ("csv", "json", "jsonl", "squad", "parquet")
 """Forms that can hold tabs and line ends within a text."""
 
 
@@ -72,6 +72,10 @@ def make_row(rng: random.Random, kind: str, form: str) -> Row:
         return {"prompt": prompt, "completion": [{"role": "assistant", "content": some()}]}
     if kind == "unpaired":
         return {"prompt": some(), "completion": some(), "label": rng.choice([True, False]) if structured else "true"}
+    if kind == "squad":
+        answers = list(dict.fromkeys(some() for _ in range(rng.randint(1, 3))))
+        asked = {"title": some(), "context": some(), "question": some(), "answers": answers}
+        return {"id": f"q{rng.randrange(10**9)}", **asked}
     return {"text": some()}
 
 
@@ -108,6 +112,9 @@ def typed(kind: str, row: Row) -> tuple | None:
         if kind == "chat":
             content = row["completion"][0]["content"].strip()
             return (row["prompt"], content) if content else None
+        if kind == "squad":
+            context, question = texts("context", "question")
+            return (f"{context}\nQ: {question}", [answer.strip() for answer in row["answers"]])
         return tuple(texts("text"))
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
@@ -115,11 +122,11 @@ def typed(kind: str, row: Row) -> tuple | None:
 
 # --- forms ----------------------------------------------------------------------------------------------------------
 
-FORMS = ("jsonl", "json", "csv", "tsv", "txt", "plain", "parquet", "parallel")
+FORMS = ("jsonl", "json", "squad", "csv", "tsv", "txt", "plain", "parquet", "parallel")
 KINDS = dict.fromkeys(FORMS, ("sft", "prompts", "pairs", "labels", "unpaired"))
 for _form in ("jsonl", "json", "parquet"):
     KINDS[_form] += ("chat",)
-KINDS["plain"] = ("plain",)
+KINDS["plain"], KINDS["squad"] = ("plain",), ("squad",)
 KINDS["parallel"] = ("sft", "prompts", "labels")
 
 
@@ -175,6 +182,9 @@ def render(rows: list[Any], form: str, end: str = "\n", ascii_only: bool = False
     if form == "json":
         parts = [row if isinstance(row, str) else dump(row, ascii_only) for row in rows]
         return f"[{end}" + f",{end}".join(parts) + f"{end}]", [f"row {i}" for i in range(1, len(rows) + 1)]
+    if form == "squad":
+        articles = [dump(squad(row), ascii_only) for row in rows]
+        return f'{{"data": [{end}' + f",{end}".join(articles) + f"{end}]}}", [f"question {row['id']}" for row in rows]
     if form == "jsonl":
         parts = [row if isinstance(row, str) else dump(row, ascii_only) for row in rows]
     elif form == "csv":
@@ -194,12 +204,19 @@ def render(rows: list[Any], form: str, end: str = "\n", ascii_only: bool = False
     return end.join(parts) + end, places[len(parts) - len(rows) :]
 
 
+def squad(row: Row) -> dict[str, Any]:
+    """An article with one paragraph and one question, in the form of that set."""
+    answers = [{"text": answer, "answer_start": 0} for answer in row["answers"]]
+    asked = {"id": row["id"], "question": row["question"], "answers": answers}
+    return {"title": row["title"], "paragraphs": [{"context": row["context"], "qas": [asked]}]}
+
+
 def first_of(rows: list[Any]) -> list[str]:
     return list(next(row for row in rows if isinstance(row, dict)))
 
 
 def file_name(form: str, zipped: bool) -> str:
-    suffix = {"plain": "txt"}.get(form, form)
+    suffix = {"plain": "txt", "squad": "json"}.get(form, form)
     return f"rows.{suffix}" + ".gz" * zipped
 
 
@@ -249,7 +266,7 @@ MUTATIONS: dict[str, tuple[Mutation, tuple[str, ...], bool]] = {}
 JSON = ("jsonl", "json")
 TABLES = ("csv", "tsv", "txt")
 LINES = (*TABLES, "jsonl", "plain")
-ONE_TEXT = (*LINES, "json")
+ONE_TEXT = (*LINES, "json", "squad")
 ONE_FILE = (*ONE_TEXT, "parquet")
 
 
@@ -315,7 +332,8 @@ def declared_encoding(rng, form, kind, rows, zipped):
 @on(*FORMS, chats=False)
 def huge_field(rng, form, kind, rows, zipped):
     big = rng.choice(["x", "word ", "中", "👩", '"', "a\\"]) * (1 << 19)
-    return make(form, kind, [{**rows[0], next(iter(rows[0])): big}, *rows[1:]], zipped)
+    column = "context" if form == "squad" else next(iter(rows[0]))
+    return make(form, kind, [{**rows[0], column: big}, *rows[1:]], zipped)
 
 
 @on(*TABLES, *JSON, "parquet")
@@ -476,7 +494,7 @@ def latin_1_line(rng, form, kind, rows, zipped):
     return replace(case, rows=None, fault=f"line {line}")
 
 
-@on(*ONE_TEXT)
+@on(*LINES, "json")
 def undeclared_utf_16(rng, form, kind, rows, zipped):
     written = render([dict.fromkeys(rows[0], "plain words")], form)[0]
     return raw(form, kind, written.encode(rng.choice(["utf-16", "utf-16-le", "utf-16-be"])), zipped)
@@ -637,8 +655,10 @@ def oracle(name: str, content: bytes) -> list[Row | None] | None:
             value = json.loads(written, object_pairs_hook=distinct)
             if isinstance(value, dict):
                 (value,) = [v for v in value.values() if isinstance(v, list)]
+            if value and "paragraphs" in value[0]:
+                return [flat(*part) for part in questions(value)]
             return [row if isinstance(row, dict) else None for row in value] if isinstance(value, list) else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
     if form == "jsonl":
         found: list[Row | None] = []
@@ -663,6 +683,16 @@ def oracle(name: str, content: bytes) -> list[Row | None] | None:
         return None
     header = table[0]
     return [dict(zip(header, row, strict=True)) if len(row) == len(header) else None for row in table[1:]]
+
+
+def questions(articles: list[Row]) -> list[tuple[Row, Row, Row]]:
+    return [(a, p, q) for a in articles for p in a["paragraphs"] for q in p["qas"]]
+
+
+def flat(article: Row, paragraph: Row, asked: Row) -> Row:
+    answers = list(dict.fromkeys(answer["text"] for answer in asked["answers"]))
+    row = {"id": asked.get("id"), "title": article.get("title", ""), "context": paragraph["context"]}
+    return {**row, "question": asked["question"], "answers": answers}
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> Row:

@@ -24,6 +24,7 @@ FORMATS = {
     "chat": RowFormat("{nothing}"),
     "unpaired": RowFormat("{nothing}"),
     "plain": RowFormat("{text}"),
+    "squad": RowFormat("{context}\nQ: {question}", references="answers"),
 }
 
 
@@ -34,9 +35,9 @@ def load(kind: str, source: Any, encoding: str, on_bad_row: str) -> list[tuple]:
     if kind == "pairs":
         pairs = load_task_data(form, preferences=source, preferences_test=source, **options).preferences
         return [(r.prompt.text, r.chosen, r.rejected, r.weight) for r in pairs]
-    if kind in ("prompts", "plain"):
-        asked = load_task_data(form, test=source, need_references=kind == "prompts", **options).test
-        return [(r.prompt.text, r.references) if kind == "prompts" else (r.prompt.text,) for r in asked]
+    if kind in ("prompts", "squad", "plain"):
+        asked = load_task_data(form, test=source, need_references=kind != "plain", **options).test
+        return [(r.prompt.text, r.references) if kind != "plain" else (r.prompt.text,) for r in asked]
     if kind == "unpaired":
         rows = []
         for record in read_records(source, encoding=encoding):
@@ -185,7 +186,9 @@ def _encode(case: Case, rows: list[tuple], codecs: Sequence[Codec]) -> None:
     for codec in codecs:
         for row in rows:
             prompt = Prompt(row[0], row[1]) if case.kind == "sft" else Prompt(row[0])
-            answers = {"sft": row[2:], "prompts": row[-1], "pairs": row[1:3], "plain": ()}.get(case.kind, row[1:2])
+            answers = {"sft": row[2:], "prompts": row[-1], "squad": row[-1], "pairs": row[1:3], "plain": ()}.get(
+                case.kind, row[1:2]
+            )
             ids, truncated = codec.encode_prompt(prompt)
             if codec.kind == "causal" and not codec.chat and not truncated and isinstance(prompt.text, str):
                 _compare([codec.tokenizer.decode(ids)], [prompt.text])

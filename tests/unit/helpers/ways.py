@@ -6,6 +6,8 @@ Run by test_equivalence.py, and by the table in tests/benchmarks.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -17,18 +19,46 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from helpers.tiny_models import COMPLETIONS, PROMPTS, length_reward, preferences, rows, spread_weights
 from rlhf_lightning import optim
+from rlhf_lightning.callbacks import Checkpoints
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
-from rlhf_lightning.stages import Evaluator, PPOModule, RewardModule, SFTModule
+from rlhf_lightning.models.reward_model import _head
+from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardModule, SFTModule
 
 LIMITS = {"max_prompt": 40, "max_completion": 8}
 
 
+STAGES = ("sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo lora")
+
+
+def ways(stage: str) -> dict[str, tuple[Any, ...]]:
+    """Strategy, ranks, rows a batch and rank, and how that is split; ``one process`` is what the others must equal."""
+    ppo = stage.startswith("ppo")
+    return {
+        "one process": ("auto", 1, 4, 8 if ppo else 1),
+        "micro-batches": ("auto", 1, 4 if ppo else 1, 1 if ppo else 4),
+        "two ranks": ("ddp", 2, 2, 8 if ppo else 1),
+        "sharded": ("fsdp2", 2, 2, 8 if ppo else 1),
+        "both": ("ddp", 2, 2 if ppo else 1, 1 if ppo else 2),
+    }
+
+
+def trained(out: Path, *how: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and report of a training in processes of its own."""
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).resolve()), str(out), *map(str, how)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "report.json").read_text())
+
+
 def sgd(parameters: Any, lr: float) -> torch.optim.Optimizer:
     """Plain steps along the gradient: Adam would make a rounding error of a small gradient a whole step."""
-    return torch.optim.SGD(parameters, lr=lr)
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.5)
 
 
 class Recorder(L.Callback):
@@ -55,12 +85,13 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
         return module, SFTDataModule(train, [*rows(), *rows()[:1]], policy.codec, batch, 2), {"max_epochs": 3}
     if name == "reward":
         scorer = RewardModel.load(spec, max_prompt=32, max_completion=12, fresh_head=True)
-        spread_weights(scorer.model.score, 0.3)
+        spread_weights(_head(scorer.model), 0.3)
         pairs = [*preferences(), *preferences()[:3]]
         data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
         return RewardModule(scorer, lr=0.3, **how), data, {"max_epochs": 3}
     policy = Policy.load(spec, **LIMITS, value_head=True)
-    spread_weights(policy.value_head, 0.5)
+    if extra != "level":  # a value head of zeros is levelled
+        spread_weights(policy.value_head, 0.5)
     module = PPOModule(
         policy,
         {"length": length_reward},
@@ -79,28 +110,32 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
     return module, data, {"max_epochs": 1}
 
 
-def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str) -> None:
-    """Train; ``split`` is batches accumulated (SFT, reward) or responses a micro-batch (PPO)."""
+def main(
+    out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str, start: str | None = None
+) -> None:
+    """Train, from a checkpoint if one is given; ``split`` is batches accumulated (SFT, reward) or responses a
+    micro-batch (PPO)."""
     warnings.filterwarnings("ignore")
     L.seed_everything(3)
     module, data, options = made(stage, folder, int(batch), int(split) if stage.startswith("ppo") else None)
     if not stage.startswith("ppo"):
         options |= {"accumulate_grad_batches": int(split), "gradient_clip_val": 0.5}
     recorder = Recorder()
+    keeper = Checkpoints(Path(out, "checkpoints"), Path(out, "metrics.csv"), seconds=0, keep=100)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=int(ranks),
-        strategy=strategies(strategy, int(ranks)),
+        strategy=strategy_of(strategy),
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=out,
-        callbacks=[recorder],
+        callbacks=[recorder, keeper],
         **options,
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=start)
     weights = trainer.strategy.lightning_module_state_dict()
     if trainer.is_global_zero:
         torch.save(weights, Path(out, "weights.pt"))
@@ -109,9 +144,9 @@ def main(out: str, stage: str, folder: str, strategy: str, ranks: str, batch: st
         Path(out, "report.json").write_text(json.dumps(report))
 
 
-def strategies(name: str, ranks: int) -> Any:
+def strategy_of(name: str) -> Any:
     """The strategy of a name."""
-    return name
+    return FSDP2Strategy() if name == "fsdp2" else name
 
 
 if __name__ == "__main__":

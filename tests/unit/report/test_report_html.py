@@ -54,6 +54,8 @@ def test_all_sections(run_dir):
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Results on held-out rows",
+        "PPO against SFT, answer by answer",
+        "Reward, objective and KL",
         "Learning curves of SFT",
         "Learning curves of the reward model",
         "Learning curves of PPO",
@@ -64,8 +66,8 @@ def test_all_sections(run_dir):
     ]
     assert "PPO raised gold from 0.520 to 0.710 (+0.190) at KL 3.1; the base model had 0.310." in page.texts
     assert "summarization · seed 3 · 40 held-out rows" in " ".join(page.texts)
-    # sft: loss, rougeL; reward: loss, accuracy; ppo: score, reward/learned, kl
-    assert page.tags.count("figure") == page.tags.count("svg") == 7
+    # sft: loss, rougeL; reward: loss, accuracy; ppo: score, reward/learned, kl; and one of reward and KL together
+    assert page.tags.count("figure") == page.tags.count("svg") == 8
     assert "36 preference rows dropped: chosen equals rejected" in page.texts
     assert "Made with torch 2.9.0." in page.texts
     assert "width: 80.0%" in text
