@@ -134,6 +134,19 @@ class Codec:
                     "Set pad_token in its tokenizer_config.json."
                 )
             tokenizer.pad_token = tokenizer.eos_token
+        self._check_template()
+
+    def _check_template(self) -> None:
+        """Refuse a chat template that no chat can be put into."""
+        from jinja2 import TemplateSyntaxError
+
+        if not self.chat:
+            return
+        try:
+            self._prompt_ids("a")
+        except UserError as error:  # it may refuse this one chat, and take those of the data
+            if isinstance(error.__cause__, (TemplateSyntaxError, TypeError)):
+                raise
 
     @property
     def pad_id(self) -> int:
@@ -172,7 +185,7 @@ class Codec:
                 return_dict=False,
                 enable_thinking=False,  # Qwen3's would fill a short answer; templates that don't know it pass over it
             )
-        except TemplateError as error:  # a template may refuse system messages, or two turns of one role
+        except (TemplateError, TypeError) as error:  # a template may refuse system messages, or two turns of one role
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of {roles}: {error}. Mend the "
