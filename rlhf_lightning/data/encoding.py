@@ -68,11 +68,19 @@ def _shorten_chat(messages: list[Message], drop: int) -> list[Message]:
 
 def _fit(prompt: Prompt, encode: Callable[[Text], list[int]], limit: int) -> EncodedPrompt:
     """Drop the fewest characters for which the encoding is at most ``limit`` ids long."""
-    ids = encode(prompt.text)
-    if len(ids) <= limit:
-        return EncodedPrompt(ids, False)
     size = len(prompt.text) if isinstance(prompt.text, str) else sum(len(m["content"]) for m in prompt.text)
     low, high = 0, size  # dropping `low` is too little, dropping `high` is everything
+    kept = 8 * max(limit, 1)  # of a text that is very much longer, most need never be encoded
+    while kept < size and low == 0:
+        if len(encode(_shorten(prompt, size - kept))) > limit:
+            low = size - kept
+        else:
+            high = size - kept
+        kept *= 2
+    if low == 0:
+        ids = encode(prompt.text)
+        if len(ids) <= limit:
+            return EncodedPrompt(ids, False)
     while high - low > 1:
         middle = (low + high) // 2
         if len(encode(_shorten(prompt, middle))) <= limit:
@@ -126,6 +134,19 @@ class Codec:
                     "Set pad_token in its tokenizer_config.json."
                 )
             tokenizer.pad_token = tokenizer.eos_token
+        self._check_template()
+
+    def _check_template(self) -> None:
+        """Refuse a chat template that no chat can be put into."""
+        from jinja2 import TemplateSyntaxError
+
+        if not self.chat:
+            return
+        try:
+            self._prompt_ids("a")
+        except UserError as error:  # it may refuse this one chat, and take those of the data
+            if isinstance(error.__cause__, (TemplateSyntaxError, TypeError)):
+                raise
 
     @property
     def pad_id(self) -> int:
@@ -149,8 +170,8 @@ class Codec:
                 messages.insert(0, {"role": "system", "content": self.system})
             return self._chat_ids(messages)
         ids = list(self.tokenizer(transcript(text))["input_ids"])
-        if self.kind == "causal" and ids and ids[-1] == self.eos_id:
-            ids.pop()  # some tokenizers end every text; a causal model would take the prompt for finished
+        if self.kind == "causal" and ids[-1:] == self.tokenizer("")["input_ids"][-1:] == [self.eos_id]:
+            ids.pop()  # this tokenizer ends every text; a causal model would take the prompt for finished
         return ids
 
     def _chat_ids(self, messages: list[Message]) -> list[int]:
@@ -164,7 +185,7 @@ class Codec:
                 return_dict=False,
                 enable_thinking=False,  # Qwen3's would fill a short answer; templates that don't know it pass over it
             )
-        except TemplateError as error:  # a template may refuse system messages, or two turns of one role
+        except (TemplateError, TypeError) as error:  # a template may refuse system messages, or two turns of one role
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of {roles}: {error}. Mend the "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import gzip
 import importlib.util
 import io
 import itertools
-import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from rlhf_lightning.data.strict_json import DEPTH, Fault, parse
 from rlhf_lightning.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
@@ -26,6 +28,8 @@ class Record:
     """One row as the file has it, and where it came from (``train.tsv, line 12``).
 
     Attributes:
+        place: the file and the line, or the row where there are no lines.
+        values: by column.
         renamed: ``{our column: the file's}`` of the values that were renamed.
     """
 
@@ -44,13 +48,82 @@ def did_you_mean(name: str, known: Iterable[Any]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: cut, as a field may hold a whole book."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Column names as a message lists them; what was taken for a header may be a long text."""
+    known = [str(name) for name in names]
+    told = ", ".join(name if len(name) <= 60 else f"{name[:56]} ..." for name in known[:30])
+    return told if len(known) <= 30 else f"{told} and {len(known) - 30} more"
+
+
+def flaw(record: Record) -> str | None:
+    """Why a row can't be used whatever its columns mean; None where it can.
+
+    Half a surrogate pair (JSON can spell one, as ``\\ud800``) is no character: no tokenizer takes it, and no file that
+    a run writes could hold it.
+    """
+    level: list[tuple[str, Any]] = list(record.values.items())
+    for _ in range(DEPTH):
+        below: list[tuple[str, Any]] = []
+        for name, value in level:
+            if isinstance(value, str):
+                if not _whole(value):
+                    return (
+                        f"the field {shown(name)} holds half a surrogate pair, which is no character: mend the text, "
+                        "or write it again from its source"
+                    )
+            elif isinstance(value, Mapping):
+                below += [(name, part) for item in value.items() for part in item]
+            elif isinstance(value, (list, tuple)):
+                below += [(name, part) for part in value]
+        if not below:
+            break
+        level = below
+    else:
+        return f"the field {shown(level[0][0])} is nested more than {DEPTH} levels deep"
+    if not all(_whole(str(name)) for name in record.values):
+        return "a column's name holds half a surrogate pair, which is no character: mend it"
+    return None
+
+
+def _whole(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def check_exists(path: Path) -> None:
     """Raise a `UserError` that names what is there instead where a path is missing."""
-    if path.exists():
-        return
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    where = "" if path.parent.is_dir() else f" (nor a folder {path.parent})"
+    try:
+        if path.exists():
+            return
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        where = "" if path.parent.is_dir() else f" (nor a folder {path.parent})"
+    except (OSError, ValueError) as error:  # a folder that may not be entered; a name that no file can have
+        raise UserError(f"cannot read {shown(str(path))}: {_reason(error)}") from error
     raise UserError(f"there is no file {path}{where}{did_you_mean(path.name, beside)}")
+
+
+def home(path: str | Path) -> Path:
+    """The path with ``~`` replaced.
+
+    Raises:
+        UserError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def needs(package: str, extra: str) -> None:
@@ -81,7 +154,7 @@ def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnB
     Raises:
         UserError: naming the file, the line where there is one, and the remedy.
     """
-    suffix = (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
+    suffix = (Path(path.stem).suffix if _zipped(path) else path.suffix).lower()
     if suffix in (".parquet", ".jsonl", ".json"):
         check_unnamed(path.name, columns)
     if suffix == ".parquet":
@@ -97,6 +170,11 @@ def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnB
             yield from _json(path.name, text, bad)
         else:
             first, delimiter = next(text, ""), "," if suffix == ".csv" else "\t"
+            if 3 * first.count("\0") > len(first):  # halves of letters: they would be read, as garbage
+                raise UserError(
+                    f"{path.name}, line 1: many of its bytes are zero, as in UTF-16 text without a mark: "
+                    "say data.encoding=utf-16-le or utf-16-be, or take them out"
+                )
             if names is not None:
                 _check_headerless(path.name, names, first, delimiter)
             if suffix == ".txt" and names is None and "\t" not in first:
@@ -108,44 +186,67 @@ def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnB
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
+def _zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _bytes(path: Path) -> Any:
+    return gzip.open(path, "rb") if _zipped(path) else path.open("rb")
+
+
 @contextmanager
 def _text(path: Path, encoding: str) -> Iterator[TextIO]:
     """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte."""
-    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    mark = _mark(encoding)
     try:
-        raw: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    with raw:
-        try:
-            text = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        except LookupError as error:
-            raise UserError(f"data.encoding={encoding!r} is no encoding that Python knows") from error
-        try:
-            yield text
-        except UnicodeDecodeError as error:
-            raise _undecodable(path, encoding) from error
-        except _BROKEN_GZIP as error:
-            raise UserError(f"{path} is no whole gzip file: {error}") from error
-
-
-def _undecodable(path: Path, encoding: str) -> UserError:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
+        with _bytes(path) as raw:
+            if mark and raw.peek(len(mark))[: len(mark)] == mark:
+                raw.read(len(mark))
+            # Untranslated line ends: those within a quoted field are part of it.
+            yield io.TextIOWrapper(raw, encoding=encoding, newline="")
+    except UnicodeError as error:  # also what is no UnicodeDecodeError: UTF-16 without its mark
+        raise _undecodable(path, encoding, error) from error
     except _BROKEN_GZIP as error:
-        return UserError(f"{path} is no whole gzip file: {error}")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is no whole gzip file: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _mark(encoding: str) -> bytes:
+    """The byte-order mark that a text of this encoding may begin with; none where the decoder takes it away itself."""
+    try:
+        if codecs.lookup(encoding).name in ("utf-16", "utf-32", "utf-8-sig"):
+            return b""
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs that are not of text, such as rot13
+        return "\ufeff".encode(encoding)
+    except UnicodeEncodeError:
+        return b""
+    except (LookupError, ValueError, TypeError) as error:
+        raise UserError(f"data.encoding={encoding!r} is no encoding that Python knows") from error
+
+
+def _undecodable(path: Path, encoding: str, error: UnicodeError) -> UserError:
+    try:
+        with _bytes(path) as file:
+            content = file.read()
+    except _BROKEN_GZIP as broken:
+        return UserError(f"{path} is no whole gzip file: {broken}")
+    name = codecs.lookup(encoding).name
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not name.startswith(("utf-16", "utf-32")):
         return UserError(f"{path.name} is UTF-16 text. Say so: data.encoding=utf-16.")
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            line.decode(encoding)
-        except UnicodeDecodeError as error:
-            return UserError(
-                f"{path.name}, line {number}: byte {error.object[error.start]:#04x} is not "
-                f"{encoding.removesuffix('-sig')}. Say the file's encoding, as in data.encoding=latin-1."
-            )
-    return UserError(f"{path.name} is not {encoding}. Say its encoding, such as data.encoding=latin-1.")
+    remedy = f"Say the file's encoding, as in data.encoding={'utf-8' if name.startswith('utf-16') else 'latin-1'}."
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as wrong:
+        before = content[: wrong.start].decode(encoding, errors="replace")
+        line = 1 + len(_LINE_END.findall(before))
+        return UserError(f"{path.name}, line {line}: byte {content[wrong.start]:#04x} is not {name}. {remedy}")
+    except UnicodeError as wrong:
+        error = wrong
+    return UserError(f"{path.name} is not {name}: {error}. {remedy}")
+
+
+_LINE_END = re.compile(r"\r\n?|\n")
 
 
 def _object(place: str, value: Any, bad: OnBad, hint: str = "") -> Iterator[Record]:
@@ -161,50 +262,19 @@ def _jsonl(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
             place = f"{name}, line {number}"
             hint = ". If the whole file is one list, name it .json" if line.lstrip()[0] == "[" else ""
             try:
-                value = json.loads(line, object_pairs_hook=_unique)
-            except _Twice as error:
-                bad(UserError(f"{place}: {error}"))
-                continue
-            except json.JSONDecodeError as error:
-                bad(UserError(f"{place}: this is no JSON: {error.msg} at character {error.pos + 1}{hint}"))
-                continue
-            except (ValueError, RecursionError) as error:
-                bad(UserError(f"{place}: {_unreadable(error)}"))
+                value = parse(line)
+            except Fault as fault:
+                bad(UserError(f"{place}: {fault.reason}{hint}"))
                 continue
             yield from _object(place, value, bad, hint)
 
 
-class _Twice(ValueError):
-    """An object has one key twice: of its values Python would keep the last, without a word."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Twice(f"the key {key[:60]!r} occurs twice in one object (the one with {str(found)[:80]})")
-    return found
-
-
-def _unreadable(error: ValueError | RecursionError) -> str:
-    """Why Python can't read what is JSON."""
-    if isinstance(error, RecursionError):
-        return "this JSON is nested too deeply to be read"
-    return "this JSON has a number of too many digits to be read: write it in quotes"
-
-
 def _json(name: str, text: TextIO, bad: OnBad) -> Iterator[Record]:
-    whole = text.read()
     try:
-        content = json.loads(whole, object_pairs_hook=_unique)
-    except _Twice as error:
-        raise UserError(f"{name}: {error}") from error
-    except json.JSONDecodeError as error:
-        hint = ". If it holds an object a line, name it .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{name}, line {error.lineno}: this is no JSON: {error.msg}{hint}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: {_unreadable(error)}") from error
+        content = parse(text.read())
+    except Fault as fault:
+        hint = ". If it holds an object a line, name it .jsonl" if "Extra data" in fault.reason else ""
+        raise UserError(f"{name}, {fault}{hint}") from fault
     if isinstance(content, dict):
         lists = [v for v in content.values() if isinstance(v, list)]
         if len(lists) != 1:
@@ -253,11 +323,13 @@ def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | N
         rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     start = 1  # a row's first line: a quoted field may span several
     try:
+        headed = names is None
         if names is None:
-            names = next(rows, [])
+            names = next(filter(None, rows), [])
             if len(set(names)) < len(names):
                 raise UserError(
-                    f"{name}, line 1: a column name occurs twice. Without a header, name them by data.columns."
+                    f"{name}, line {rows.line_num}: a column name occurs twice. Without a header, name them by "
+                    "data.columns."
                 )
         while True:
             start = rows.line_num + 1
@@ -268,9 +340,9 @@ def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | N
                 continue
             place = f"{name}, line {start}"
             if len(row) != len(names):
-                bad(UserError(f"{place}: {len(row)} fields, expected {len(names)} ({', '.join(names)})"))
+                bad(UserError(f"{place}: {len(row)} fields, expected {len(names)} ({listed(names)})"))
                 continue
-            yield Record(place, {k: v for k, v in zip(names, row, strict=True) if k != "_"})
+            yield Record(place, {k: v for k, v in zip(names, row, strict=True) if headed or k != "_"})
     except csv.Error as error:
         remedy = ' In CSV a field with a quote in it is written "...", the quote ""; .tsv knows no quoting.'
         raise UserError(f"{name}, line {start}: {error}.{remedy}") from error
@@ -294,18 +366,34 @@ def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else str(path)
+        source: Any = io.BytesIO(gzip.decompress(path.read_bytes())) if _zipped(path) else str(path)
         file = pyarrow.parquet.ParquetFile(source)
-        columns = file.schema_arrow.names
-        if len(set(columns)) < len(columns):
-            raise UserError(f"{path.name}: a column name occurs twice: {', '.join(columns)}")
+        names = file.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{path.name}: the column {shown(twice[0])} occurs twice")
         number = 0
         for batch in file.iter_batches():
-            for row in batch.to_pylist():
+            for row in _rows_of(batch, path.name, number):
                 number += 1
                 yield Record(f"{path.name}, row {number}", row)
-    except (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
-        raise UserError(f"{path} is no Parquet file that can be read: {error}") from error
+    except (pyarrow.ArrowException, OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise UserError(f"{path} is no Parquet file that can be read: {_reason(error)}") from error
+
+
+def _rows_of(batch: Any, name: str, before: int) -> list[dict[str, Any]]:
+    """The rows of a batch as Python has them, which not every value is: text that is no UTF-8, a day in the year 0."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError, TypeError):
+        for number in range(batch.num_rows):
+            for column in batch.schema.names:
+                try:
+                    batch.column(column)[number].as_py()
+                except (ValueError, OverflowError, TypeError) as error:
+                    raise UserError(
+                        f"{name}, row {before + number + 1}: the field {shown(column)} can't be read: {error}"
+                    ) from error
+        raise
 
 
 def read_parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
@@ -319,6 +407,8 @@ def read_parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
         check_exists(path)
         with _text(path, encoding) as text:
             content = text.read()
+            if "\r" in content and "\n" not in content:
+                raise UserError(f"{path}: its lines end in a carriage return alone, as on old Macs: write it with \\n")
             texts[column] = content.removesuffix("\n").split("\n") if content else []
     counts = {str(paths[column]): len(lines) for column, lines in texts.items()}
     if len(set(counts.values())) > 1:
@@ -326,5 +416,5 @@ def read_parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
         raise UserError(f"line-parallel files must have equally many lines: {told}")
     name = " | ".join(path.name for path in paths.values())
     for number, row in enumerate(zip(*texts.values(), strict=True), start=1):
-        values = {column: line.rstrip("\r") for column, line in zip(texts, row, strict=True)}
+        values = {column: line.removesuffix("\r") for column, line in zip(texts, row, strict=True)}
         yield Record(f"{name}, line {number}", values)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_lightning.data.files import Record
+from rlhf_lightning.data.files import Record, listed, shown
 from rlhf_lightning.data.rows import Message, PreferenceRow, Prompt, PromptRow, SFTRow, UnpairedRow
 from rlhf_lightning.errors import UserError
 
@@ -148,7 +148,7 @@ class RowFormat:
         label = record.values.get("label")
         known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
         if str(label).strip().lower() not in known:
-            raise UserError(f"{record.place}: the field 'label' is {label!r}; expected true or false")
+            raise UserError(f"{record.place}: the field 'label' is {shown(label)}; expected true or false")
         return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], record.values)
 
     # --- fields ------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class RowFormat:
         hint = f" Did you mean {', '.join(hints)}?" if hints else ""
         option = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
         return UserError(
-            f"{record.place}: there {none}; the columns are {', '.join(map(str, record.values))}.{hint} "
+            f"{record.place}: there {none}; the columns are {listed(record.values)}.{hint} "
             f"Map it with data.columns={{{option}}}, or name a headerless file's columns in a list."
         )
 
@@ -187,9 +187,10 @@ class RowFormat:
             value = " ".join(value)  # a text given as a list of its sentences
         if not isinstance(value, str) or not value.strip():
             found = "empty" if value in ("", None, []) or isinstance(value, str) else f"of type {type(value).__name__}"
-            remedy = f": write it in quotes, {json.dumps(str(value))}" if isinstance(value, (bool, int, float)) else ""
+            remedy = (
+                f": write it in quotes, {json.dumps(str(value)[:40])}" if isinstance(value, (bool, int, float)) else ""
+            )
             raise UserError(f"{record.place}: the field {name!r} is {found}; expected a text{remedy}")
-        _check_characters(record.place, name, value)
         return value
 
     def _answers(self, record: Record, name: str) -> list[str]:
@@ -215,7 +216,7 @@ class RowFormat:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             if value[0].get("role") != "assistant":
                 raise UserError(
-                    f"{record.place}: the field {name!r} must hold one assistant message; found {value[0]!r}"
+                    f"{record.place}: the field {name!r} must hold one assistant message; found {shown(value[0])}"
                 )
             value = value[0].get("content")  # TRL's conversational form: one assistant message
         if value == "" and self.no_answer is not None:
@@ -225,7 +226,7 @@ class RowFormat:
             close = difflib.get_close_matches(text, list(self.labels), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise UserError(
-                f"{record.place}: the label {text!r} in {name!r} is not one of {', '.join(self.labels)}.{hint} "
+                f"{record.place}: the label {shown(text)} in {name!r} is not one of {', '.join(self.labels)}.{hint} "
                 "Mend the row, or set task.format.labels."
             )
         return text
@@ -241,7 +242,8 @@ class RowFormat:
             number = math.nan
         if not math.isfinite(number) or number < 0:
             raise UserError(
-                f"{record.place}: the field {name!r} is {record.values[name]!r}; expected a number that is not negative"
+                f"{record.place}: the field {name!r} is {shown(record.values[name])}; expected a number that is not "
+                "negative"
             )
         return number
 
@@ -263,26 +265,13 @@ class RowFormat:
         return Prompt(text, cut)
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def _check_characters(place: str, name: str, text: str) -> None:
-    """Refuse half a surrogate pair, which JSON can write, and no tokenizer or file can."""
-    if found := _HALF.search(text):
-        raise UserError(
-            f"{place}: the field {name!r} holds half of a surrogate pair (\\u{ord(found[0]):04x}), which is no "
-            "character: the text was cut in the middle of one. Mend it where it is made."
-        )
-
-
 def _messages(place: str, value: Any) -> list[Message] | None:
     """Chat messages, if the value is a list of objects; None where it is something else."""
     if not (isinstance(value, list) and value and isinstance(value[0], dict)):
         return None
     for message in value:
         if not (isinstance(message, dict) and all(isinstance(message.get(k), str) for k in ("role", "content"))):
-            raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {message!r}")
-        _check_characters(place, "content", message["content"])
+            raise UserError(f"{place}: a chat message needs the texts 'role' and 'content'; found {shown(message)}")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 

@@ -12,6 +12,9 @@ from rlhf_lightning.data.files import (
     check_exists,
     check_unnamed,
     did_you_mean,
+    flaw,
+    home,
+    listed,
     needs,
     read_file,
     read_parallel,
@@ -69,7 +72,7 @@ def read_records(
             if not isinstance(file, (str, Path)):
                 raise UserError(f"{{column: file}}: the file of the column {column!r} is {file!r}; expected one path")
         check_unnamed("{column: file}", columns)
-        records = read_parallel({str(k): Path(v).expanduser() for k, v in source.items()}, encoding)
+        records = read_parallel({str(k): home(v) for k, v in source.items()}, encoding)
     elif not isinstance(source, (str, Path)):
         if not isinstance(source, Sequence):
             raise UserError(f"{source!r} is no source of rows: give a file, a folder, a hub id, or a list of these")
@@ -79,12 +82,15 @@ def read_records(
     elif str(source).startswith("hub:"):
         records = _hub(str(source), columns)
     else:
-        path = Path(source).expanduser()
+        path = home(source)
         check_exists(path)
         records = _folder(path, columns) if path.is_dir() else read_file(path, encoding, columns, bad)
     for record in records:
         found = True
-        yield record
+        if wrong := flaw(record):
+            on_bad(UserError(f"{record.place}: {wrong}"))
+        else:
+            yield record
     if not found:
         raise UserError(f"{source}: there are no rows in it")
 
@@ -120,7 +126,7 @@ class Renames:
         for theirs in sorted(self.unseen):
             raise UserError(
                 f"data.columns names {theirs!r}, which no row has; the columns are "
-                f"{', '.join(map(str, self.known))}{did_you_mean(theirs, self.known)}"
+                f"{listed(self.known)}{did_you_mean(theirs, self.known)}"
             )
 
 
@@ -131,9 +137,27 @@ def _rows(name: str, dataset: Any) -> Iterator[Record]:
         )
     # A class label is stored as a number; its name is what a model can read and write.
     labels = {k: v.int2str for k, v in dataset.features.items() if type(v).__name__ == "ClassLabel"}
-    for number, row in enumerate(dataset, start=1):
+    for number, row in enumerate(_whole_rows(name, dataset), start=1):
         told = {k: name_of(row[k]) for k, name_of in labels.items() if row[k] is not None and row[k] >= 0}
         yield Record(f"{name}, row {number}", {**row, **told})
+
+
+def _whole_rows(name: str, dataset: Any) -> Iterator[dict[str, Any]]:
+    rows = iter(dataset)
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # decoding raises all kinds of things: damaged bytes, a missing image library
+            raise UserError(f"{name}, row {number}: it can't be read: {_first_line(error)}") from error
+        yield row
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _folder(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
@@ -143,8 +167,10 @@ def _folder(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
 
     try:
         dataset = datasets.load_from_disk(str(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is a folder, but not one that datasets.save_to_disk wrote: {error}") from error
+    except Exception as error:  # of a damaged one, whatever comes of reading it
+        raise UserError(
+            f"{path} is a folder, but not one that datasets.save_to_disk wrote whole: {_first_line(error)}"
+        ) from error
     yield from _rows(path.name, dataset)
 
 
@@ -159,8 +185,7 @@ def _hub(name: str, columns: Sequence[str] | None) -> Iterator[Record]:
     try:
         dataset = datasets.load_dataset(repository, config or None, revision=revision or None, split=split or None)
     except Exception as error:  # the hub's client raises all kinds of things for one cause: it can't be had
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"cannot load the data set {name}: {reason}. Check its name, or the connection to the hub."
+            f"cannot load the data set {name}: {_first_line(error)}. Check its name, or the connection to the hub."
         ) from error
     yield from _rows(name, dataset)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from rlhf_lightning.data.files import listed
 from rlhf_lightning.errors import UserError
 
 Row = TypeVar("Row", bound=Any)
@@ -22,9 +23,7 @@ def group_key(column: str | None) -> Callable[[Any], str]:
         if column is None:
             return str(row.prompt.text)
         if column not in row.meta:
-            raise UserError(
-                f"data.group={column!r}: there is no such column; the columns are {', '.join(map(str, row.meta))}"
-            )
+            raise UserError(f"data.group={column!r}: there is no such column; the columns are {listed(row.meta)}")
         return str(row.meta[column])
 
     return key

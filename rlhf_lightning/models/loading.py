@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_lightning.data.encoding import Codec, Kind
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.models.intact import (
+    check_settings,
+    check_tensors,
+    check_weights,
+    damaged,
+    no_weights,
+    read_object,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,24 +97,13 @@ def _loading(name: str) -> str:
     return f"cannot load the model {name!r}"
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What transformers raises at a folder that it can't read, of which it does not expect to be broken."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    return OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, StrictDataclassError, SafetensorError
-
-
 def _reason(error: Exception) -> str:
     """Why it can't be loaded, in a line, with the remedy where there is one."""
-    from safetensors import SafetensorError
-
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return "it comes with code of its own; read that, then model.trust_remote_code=true runs it."
-    if isinstance(error, SafetensorError):
-        return f"a file of weights is damaged ({text}). Download or write the folder again."
-    return str(error).strip().split("\n")[0][:300] or type(error).__name__
+    short = text if len(text) <= 300 else f"{text[:296]} ..."
+    return short if " " in short else f"{type(error).__name__} {short}".strip()
 
 
 def load_config(spec: ModelSpec) -> PretrainedConfig:
@@ -130,9 +126,11 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
         raise UserError(
             f"{_loading(spec.name)}: the folder has no config.json, so it is no Hugging Face model folder.{hint}"
         )
+    if folder.exists():
+        check_settings(folder)
     try:
         config = AutoConfig.from_pretrained(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
-    except _failures() as error:
+    except Exception as error:  # transformers looks for few mistakes in a config, and falls over the others
         if folder.exists():
             raise UserError(f"{_loading(spec.name)}: its config.json can't be used: {_reason(error)}") from error
         raise UserError(
@@ -183,7 +181,12 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
             name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except Exception as error:  # the tokenizers library raises plain ones
-        raise UserError(f"cannot load the tokenizer of {spec.name!r}: {_reason(error)}") from error
+        raise UserError(
+            f"cannot load the tokenizer of {spec.name!r} (tokenizer.json or a vocabulary, and tokenizer_config.json): "
+            f"{_reason(error)}"
+        ) from error
+    if not any(tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "0", ".", "中", "ا")):
+        raise UserError(f"the tokenizer of {spec.name!r} knows no text: its vocabulary is empty. Take the model's own.")
     return tokenizer
 
 
@@ -249,6 +252,8 @@ def from_pretrained(
     folder = Path(spec.name).expanduser()
     if (folder / ADAPTER).exists():
         return _with_adapter(auto_class, spec, config, folder, fresh_head)
+    if folder.exists():
+        check_weights(folder)
     try:
         model, loaded = auto_class.from_pretrained(
             str(folder.resolve()) if folder.exists() else spec.name,  # an adapter remembers it
@@ -260,7 +265,7 @@ def from_pretrained(
             ignore_mismatched_sizes=True,  # we look at them ourselves, and say which
             output_loading_info=True,
         )
-    except _failures() as error:
+    except Exception as error:  # of a damaged folder or a config of nonsense, whatever comes of reading it
         raise UserError(f"{_loading(spec.name)}: {_reason(error)}") from error
     new = [name for name in sorted(loaded["missing_keys"]) if not (fresh_head and _of_head(name))]
     other = [found for found in sorted(loaded["mismatched_keys"]) if not (fresh_head and _of_head(found[0]))]
@@ -291,7 +296,7 @@ def _check_numbers(model: PreTrainedModel, name: str, folder: Path) -> None:
     weights = dict(model.named_parameters())
     for weight_name, weight in weights.items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise UserError(f"{_loading(name)}: {weight_name} holds numbers that are not finite")
+            raise UserError(f"{_loading(name)}: {weight_name} holds numbers that are not finite. Take an earlier one.")
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dict
@@ -309,15 +314,15 @@ def _adapter_base(folder: Path) -> str:
     Raises:
         UserError: if the folder doesn't say, or has no weights for the adapter that are safe to read.
     """
-    if not (folder / ADAPTER_WEIGHTS).exists():
-        raise UserError(
-            f"{_loading(str(folder))}: the adapter's weights, {ADAPTER_WEIGHTS}, are missing (those in other formats "
-            "than safetensors are not read)"
-        )
-    try:
-        return str(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{_loading(str(folder))}: {ADAPTER} can't be used: {_reason(error)}") from error
+    base = read_object(folder / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise damaged(folder / ADAPTER, "does not say which model it is for (base_model_name_or_path)")
+    if Path(base).expanduser().resolve() == folder.resolve():
+        raise damaged(folder / ADAPTER, "names its own folder as the model that it is for")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise no_weights(folder, ADAPTER_WEIGHTS)
+    check_tensors(folder / ADAPTER_WEIGHTS)
+    return base
 
 
 def _with_adapter(
@@ -338,6 +343,8 @@ def _with_adapter(
         with tempfile.TemporaryDirectory() as whole:
             merged.save_pretrained(whole)
             merged = from_pretrained(auto_class, replace(spec, name=whole, revision=None), config, fresh_head)
+    else:
+        _check_numbers(merged, spec.name, folder)
     setattr(merged, MERGED, True)
     return merged
 
@@ -350,8 +357,8 @@ def _merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
             given = set(file.keys())
         adapted = PeftModel.from_pretrained(model, str(folder))
-    except _failures() as error:
-        raise UserError(f"{_loading(str(folder))}: {_reason(error)}") from error
+    except Exception as error:  # settings of nonsense, shapes of another model
+        raise UserError(f"{_loading(str(folder))}: its adapter can't be used: {_reason(error)}") from error
     if lacking := sorted(set(get_peft_model_state_dict(adapted)) - given):
         raise UserError(
             f"{_loading(str(folder))}: the adapter lacks {lacking[0]} and {len(lacking) - 1} more: is the folder whole?"

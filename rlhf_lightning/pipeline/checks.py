@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from rlhf_lightning.data.encoding import Codec
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
-from rlhf_lightning.models.loading import check_window, load_config, load_tokenizer, model_kind
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
@@ -176,17 +174,13 @@ def check_models(run: Run) -> None:
                 "stages=[sft], or choose a causal or sequence-to-sequence model."
             )
     if "reward" in stages and cfg["reward"].get("model") is not None:
-        spec = reward_spec(run)
-        config = load_config(spec)
-        limits = run.limits
-        codec = Codec(load_tokenizer(spec), model_kind(config, spec), limits["max_prompt"], limits["max_completion"])
-        check_window(config, codec, spec.name, one_text=True)
+        _try_loading(reward_spec(run), run, fresh_head=True)
     if cfg["reward_model"] is not None:
         run.reward_model = RewardModel.load(
             ModelSpec(cfg["reward_model"], trust_remote_code=cfg["model"]["trust_remote_code"]), **run.limits
         )
     if "ppo" in stages and cfg["ppo"]["critic"] not in ("shared", "separate"):
-        load_config(ModelSpec(cfg["ppo"]["critic"]))
+        _try_loading(ModelSpec(cfg["ppo"]["critic"]), run)
     gold_functions(run)
     if "predict" in stages and run.asked:
         rewards = prediction_rewards(run)
@@ -201,6 +195,15 @@ def check_models(run: Run) -> None:
     rows = known[:2] + [row for row in known[2:] if not row.references][:1]
     if "ppo" in stages and rows:
         _try_rewards(functions(run), rows, [row.references[0] if row.references else "an answer" for row in rows])
+
+
+def _try_loading(spec: ModelSpec, run: Run, fresh_head: bool = False) -> None:
+    """Load a model that a later stage needs, and let it go: what is wrong with it must not show after hours of another.
+
+    The random numbers of what comes next stay the same.
+    """
+    with torch.random.fork_rng(devices=[]):
+        RewardModel.load(spec, **run.limits, fresh_head=fresh_head)
 
 
 def _try_rewards(rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str]) -> None:

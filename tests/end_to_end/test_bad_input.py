@@ -1,6 +1,7 @@
 """Mistakes of a user's: one message that names place and remedy, no traceback, nothing trained."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -21,13 +22,40 @@ def test_a_missing_file(refused, tmp_path: Path) -> None:
     assert "train.jsonl" in message.replace("trian.jsonl", "")
 
 
-def test_a_damaged_model(refused, tmp_path: Path) -> None:
-    folder = tmp_path / "cut"
+class Bomb:
+    """A pickle of it writes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+def damaged_model(folder: Path, damage: str) -> None:
     make_tiny(TinySpec(hidden=16, layers=1, heads=1, vocab_size=300), ["some text to learn tokens from"], folder)
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    message = refused("task=qa", "model=hf", "model.name=cut")
-    assert "cannot load the model 'cut': a file of weights is damaged" in message
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        weights.unlink()
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(folder / "executed")))
+
+
+@pytest.mark.parametrize(
+    "option", ["model=hf model.name=bad", "model@reward.model=hf reward.model.name=bad", "ppo.critic=bad", "policy=bad"]
+)
+@pytest.mark.parametrize("damage", ["cut", "pickle"])
+def test_a_damaged_model_is_refused_before_any_stage(refused, tmp_path: Path, option: str, damage: str) -> None:
+    damaged_model(tmp_path / "bad", damage)
+    if "critic" in option:  # a reward model's config: only its weights are wrong
+        path = tmp_path / "bad" / "config.json"
+        settings = {**json.loads(path.read_text()), "architectures": ["LlamaForSequenceClassification"]}
+        path.write_text(json.dumps({**settings, "id2label": {"0": "reward"}, "label2id": {"reward": 0}}))
+    message = refused("task=qa", *option.split())
+    assert "cannot load the model 'bad'" in message
+    assert {"cut": "model.safetensors is damaged", "pickle": "pytorch_model.bin, a pickle"}[damage] in message
+    assert not (tmp_path / "bad" / "executed").exists()
 
 
 def test_an_unknown_column(refused, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 
@@ -82,6 +83,24 @@ def beside(folder: Path) -> None:
     change(folder, "config.json", model_type="mine")
 
 
+def indexed(folder: Path, **parts: str) -> None:
+    """Weights under another name, and an index that says where to find them."""
+    (folder / WEIGHTS).rename(folder / "other.safetensors")
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+
+
+def pickled_behind_an_index(folder: Path) -> None:
+    """An index of safetensors files may name others, and transformers would read them."""
+    pickled(folder)
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"x": "pytorch_model.bin"}}))
+
+
+def without_vocabulary(folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["model"].update(vocab={}, merges=[])
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+
+
 def truncated(folder: Path) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
@@ -108,6 +127,32 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer"),
     "a tokenizer that is a list": (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer"),
     "a broken tokenizer config": (lambda f: (f / "tokenizer_config.json").write_text("{"), "tokenizer"),
+    "a pickle behind an index": (pickled_behind_an_index, "'pytorch_model.bin', which is no safetensors file"),
+    "a pickle under another name": (
+        lambda f: [pickled(f), (f / "pytorch_model.bin").rename(f / WEIGHTS)],
+        "model.safetensors is damaged",
+    ),
+    "an index without shards": (lambda f: indexed(f), "weight_map"),
+    "an index that leads outside": (lambda f: indexed(f, x="../model/other.safetensors"), "no safetensors file of"),
+    "an index that is cut": (
+        lambda f: [indexed(f), (f / f"{WEIGHTS}.index.json").write_text('{"metadata":')],
+        "index.json is no JSON: Expecting value in line 1",
+    ),
+    "a header that promises too much": (lambda f: (f / WEIGHTS).write_bytes(b"\0\0\0\0\0\1\0\0{}"), "is damaged"),
+    "a folder for weights": (lambda f: [(f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()], "model.safetensors is missing"),
+    "weights of another model": (lambda f: save_file({"x": torch.zeros(1)}, f / WEIGHTS, {"format": "pt"}), "lacks"),
+    "a config that is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\0"), "config.json can't be read"),
+    "no attention heads": (lambda f: change(f, "config.json", num_attention_heads=0), "config.json"),
+    "a negative size": (lambda f: change(f, "config.json", hidden_size=-16), "negative dimension"),
+    "architectures of numbers": (lambda f: change(f, "config.json", architectures=[3]), "'architectures'"),
+    "a dtype of nonsense": (lambda f: change(f, "config.json", dtype="float33"), "float33"),
+    "more layers than weights": (lambda f: change(f, "config.json", num_hidden_layers=3), "lacks model.layers.2."),
+    "a broken generation config": (lambda f: (f / "generation_config.json").write_text("{"), "generation_config.json"),
+    "an end token of text": (lambda f: change(f, "generation_config.json", eos_token_id="x"), "eos_token_id"),
+    "a tokenizer config that is a list": (lambda f: (f / "tokenizer_config.json").write_text("[]"), "tokenizer_config"),
+    "a tokenizer of nothing": (without_vocabulary, "vocabulary is empty"),
+    "a broken chat template": (lambda f: (f / "chat_template.jinja").write_text("{% for %}"), "chat template"),
+    "a chat template of numbers": (lambda f: change(f, "tokenizer_config.json", chat_template=3), "chat template"),
     "weights that are not finite": (not_finite, "finite"),
     "weights of integers": (of_integers, "int8"),
 }
@@ -162,6 +207,34 @@ def test_a_damaged_classifier(model_dir, tmp_path: Path) -> None:
         Classifier.load(str(folder), labels=("a", "b", "c"), max_prompt=16, fresh_head=True)
 
 
+def test_code_of_its_own_is_not_run_where_transformers_has_the_model(model_dir, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), folder)
+    beside(folder)
+    change(folder, "config.json", model_type="llama")
+    Policy.load(str(folder), max_prompt=16, max_completion=8)
+    assert not (folder / "executed").exists()
+
+
+def test_a_chat_template_may_not_reach_out_of_its_box(model_dir, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), folder)
+    reach = "{{ cycler.__init__.__globals__.os.system('touch " + str(folder / "executed") + "') }}"
+    (folder / "chat_template.jinja").write_text(reach)
+    policy = Policy.load(str(folder), max_prompt=16, max_completion=8)
+    with pytest.raises(UserError, match="unsafe"):
+        policy.codec.encode_prompt(Prompt("hi"))
+    assert not (folder / "executed").exists()
+
+
+def test_a_reference_kept_whole_has_no_missing_weights(model_dir) -> None:
+    """The check is no stricter than the models: tied weights and heads that are to be trained are not missing."""
+    for kind in ("llama", "gpt2", "t5"):
+        Policy.load(str(model_dir(kind)), max_prompt=16, max_completion=8, value_head=True)
+        RewardModel.load(str(model_dir(kind)), max_prompt=16, max_completion=8, fresh_head=True)
+    Classifier.load(str(model_dir("bert")), labels=("a", "b"), max_prompt=16, fresh_head=True)
+
+
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -183,7 +256,18 @@ ADAPTER = "adapter_model.safetensors"
                 (f / ADAPTER).unlink(),
                 (f / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(f / "executed"))),
             ],
-            "safetensors",
+            "adapter_model.bin, a pickle",
+        ),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "adapter_config.json holds a list"),
+        (lambda f: change(f, "adapter_config.json", base_model_name_or_path=None), "base_model_name_or_path"),
+        (lambda f: change(f, "adapter_config.json", base_model_name_or_path=str(f)), "names its own folder"),
+        (lambda f: change(f, "adapter_config.json", peft_type="NONSENSE"), "NONSENSE"),
+        (lambda f: change(f, "adapter_config.json", r=3), "its adapter can't be used"),
+        (
+            lambda f: save_file(
+                {k: v * float("nan") for k, v in load_file(f / ADAPTER).items()}, f / ADAPTER, {"format": "pt"}
+            ),
+            "finite",
         ),
     ],
 )
