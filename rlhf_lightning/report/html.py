@@ -153,9 +153,7 @@ def _over_optimisation_section(curves: dict[str, Curve], results: RunResults) ->
     rounds = results.exported.get("ppo")
     titles = ", ".join(title for title, _ in parts)
     label = f"PPO: {titles}, round by round" + ("" if rounds is None else f"; exported after round {rounds:.0f}")
-    exported = (
-        "" if rounds is None else f" The dashed line is where the exported policy was: after {rounds:.0f} rounds."
-    )
+    exported = "" if rounds is None else f" The dashed line is where the exported policy was: after round {rounds:.0f}."
     mark = None if rounds is None else rounds - 1  # the first is logged as 0
     return (
         "<h2>Reward, objective and KL</h2>"

@@ -15,7 +15,7 @@ import pytest
 from console import BIN, SMALL, environment, metrics, ok, run
 
 STAGES = ["sft", "reward", "ppo"]
-TASKS = ["summarization", "translation", "classification"]
+TASKS = ["summarization", *(pytest.param(task, marks=pytest.mark.slow) for task in ("translation", "classification"))]
 
 
 def columns(stage: Path) -> set[str]:
@@ -68,6 +68,7 @@ def test_a_task_through_all_stages(task: str, tmp_path: Path) -> None:
     check_run_folder(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_each_stage_learns_from_the_one_before(tmp_path: Path) -> None:
     """With a budget that teaches something: SFT raises the gold score, PPO its reward, whose parts have weights."""
     budget = ["model.tiny.hidden=64", "sft.trainer.max_epochs=5", "reward.trainer.max_epochs=1", "ppo.updates=40"]
