@@ -85,6 +85,15 @@ def _quieten() -> None:
     )
     for message in unneeded:
         warnings.filterwarnings("ignore", f".*{message}.*")
+    warnings.formatwarning = _in_words
+
+
+def _in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is shown: ours are about the user's run, who need not know which line of ours told them."""
+    ours = Path(__file__).parent in Path(filename).parents
+    return f"warning: {message}\n" if ours else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def hydra_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     handlers, level = logging.root.handlers[:], logging.root.level
     GlobalHydra.instance().clear()
     yield

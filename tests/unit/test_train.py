@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from rlhf_lightning import train
+from rlhf_lightning.callbacks import alarms
 from rlhf_lightning.pipeline import Interrupted
 
 
@@ -56,3 +57,10 @@ def test_every_mistake_of_a_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsy
     assert train.main() == 2
     assert capsys.readouterr().err == "rlhf-train: job 0 (a=1): wrong\nrlhf-train: job 1 (a=2): wrong too\n"
     assert ends_in(None) == 0  # nothing is left over
+
+
+def test_warnings_of_ours_are_shown_without_their_place() -> None:
+    assert train._in_words("the policy games the reward", UserWarning, alarms.__file__, 130) == (
+        "warning: the policy games the reward\n"
+    )
+    assert train._in_words("odd", UserWarning, "/elsewhere/their.py", 7) == "/elsewhere/their.py:7: UserWarning: odd\n"
