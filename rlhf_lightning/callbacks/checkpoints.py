@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -82,7 +83,7 @@ class BestModel(L.Callback):
             return
         self.seen, self.last = trainer.global_step, float(value)
         gain = self.last - self.score if self.mode == "max" else self.score - self.last
-        if self.step is None or gain > 0:
+        if self.step is None or gain > 0 or (math.isnan(self.score) and not math.isnan(self.last)):
             self.step, self.score = trainer.global_step, self.last
             self.batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
             assert self.model is not None
@@ -213,15 +214,21 @@ class Checkpoints(Checkpoint):
         beside = self.folder / f".{name}.writing"
         self._random = _gathered(_get_random(), trainer)
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        error: Exception | None = None
         try:
             if trainer.is_global_zero:
                 shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir(parents=True)
-            trainer.strategy.barrier()
-            trainer.save_checkpoint(beside / STATE)
-            if trainer.is_global_zero:
-                self._put_in_place(beside, self.folder / name)
-        except (OSError, RuntimeError) as error:
+        except OSError as failure:
+            error = failure
+        if trainer.strategy.reduce_boolean_decision(error is None, all=True):
+            try:
+                _save(trainer, beside / STATE)
+                if trainer.is_global_zero:
+                    self._put_in_place(beside, self.folder / name)
+            except (OSError, RuntimeError) as failure:
+                error = failure
+        if error is not None:
             shutil.rmtree(beside, ignore_errors=True)
             rank_zero_warn(f"no checkpoint could be written to {self.folder}, the training goes on without: {error}")
         self._random = []
@@ -263,6 +270,15 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up; the random states are set when the training begins."""
         self._random, self.metrics = state_dict["random"], state_dict["metrics"]
+
+
+def _save(trainer: L.Trainer, path: Path) -> None:
+    """Let the Trainer write its state. Where that fails, the other ranks wait at the barrier that ends it."""
+    try:
+        trainer.save_checkpoint(path)
+    except (OSError, RuntimeError):
+        trainer.strategy.barrier()
+        raise
 
 
 def _get_random() -> dict[str, Any]:

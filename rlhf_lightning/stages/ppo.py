@@ -447,6 +447,8 @@ class PPOModule(GuardedModule):
                     drop_gradients(self.parameters())
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
+        if world > 1:
+            gap = self.trainer.strategy.reduce(gap, reduce_op="max")  # type: ignore[assignment]
         return {name: value / taken for name, value in sums.items()} | {"logprob_gap": gap}
 
     def _over_ranks(self, means: Mapping[str, Tensor | float], norm: Tensor) -> dict[str, Tensor]:

@@ -226,6 +226,29 @@ def test_a_full_disk_costs_the_checkpoint_alone(stage, tmp_path: Path) -> None:
     assert trainer.global_step == 9
 
 
+@pytest.mark.filterwarnings("ignore:no checkpoint could be written")
+def test_a_full_disk_leaves_no_rank_waiting(stage, tmp_path: Path) -> None:
+    """The rank that writes comes to the barrier that ends Lightning's saving, where the others wait."""
+    met = []
+    for full in (False, True):
+        module, data, options, _ = stage("reward")
+        keeper = Checkpoints(tmp_path / str(full), tmp_path / "none", 0.0, 3)
+        trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[keeper], enable_progress_bar=False, **options)
+        barriers: list[Any] = []
+
+        def write(checkpoint: Any, path: Path, storage_options: Any = None, full: bool = full) -> None:
+            if full:
+                raise OSError(28, "No space left on device")
+            Path(path).write_bytes(b"")
+
+        trainer.strategy.save_checkpoint = write  # type: ignore[method-assign]
+        trainer.strategy.barrier = lambda *names, barriers=barriers: barriers.append(names)  # type: ignore[method-assign]
+        trainer.fit(module, datamodule=data)
+        assert len(list(keeper.folder.iterdir())) == (0 if full else 3)
+        met.append(len(barriers))
+    assert met[0] == met[1] > 0
+
+
 class Trained:
     """What a callback asks of a Trainer after a validation."""
 
@@ -247,6 +270,14 @@ def test_the_best_model_is_exported(mode: str, kept: list[int], tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir()] == [f"{kept[-1]:08d}"]
     assert best.step == kept[-1]
     assert (best.seen, best.last) == (20, 3.0)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_metric_that_was_not_a_number_is_beaten_by_one(mode: str, tmp_path: Path) -> None:
+    best = BestModel(tmp_path, "val", mode, lambda path: path.mkdir(parents=True))
+    for step, value in [(4, float("nan")), (8, 1.0), (12, float("nan"))]:
+        best.on_validation_end(Trained(step, value), None)  # type: ignore[arg-type]
+    assert (best.step, best.score) == (8, 1.0)
 
 
 def test_models_that_checkpoints_refer_to_stay(tmp_path: Path) -> None:
