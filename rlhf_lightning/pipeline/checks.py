@@ -17,6 +17,7 @@ from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
 from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
+from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.tasks import sample_files
 
 STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
@@ -194,7 +195,8 @@ def check_models(run: Run) -> None:
     known = [*run.data.prompts, *run.data.validation]
     rows = known[:2] + [row for row in known[2:] if not row.references][:1]
     if "ppo" in stages and rows:
-        _try_rewards(functions(run), rows, [row.references[0] if row.references else "an answer" for row in rows])
+        texts = [row.references[0] if row.references else "an answer" for row in rows]
+        _try_rewards(functions(run), rows, texts, cfg["ppo"]["on_reward_failure"])
 
 
 def _try_loading(spec: ModelSpec, run: Run, fresh_head: bool = False) -> None:
@@ -206,11 +208,16 @@ def _try_loading(spec: ModelSpec, run: Run, fresh_head: bool = False) -> None:
         RewardModel.load(spec, **run.limits, fresh_head=fresh_head)
 
 
-def _try_rewards(rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str]) -> None:
+def _try_rewards(
+    rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str], on_failure: OnFailure = "stop"
+) -> None:
     """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them.
 
-    A failure stops the run here whatever ppo.on_reward_failure says: that is for rewards that work, but not always.
+    A reward that fails for each of them stops the run also with ``mask``: that is for rewards that fail now and then.
     """
     tried = {name: reward for name, reward in rewards.items() if not isinstance(reward, LearnedReward)}
     if tried:
-        RewardMix(tried).each(rows, texts, torch.device("cpu"))
+        mix = RewardMix(tried, on_failure=on_failure)
+        for name, scores in mix.each(rows, texts, torch.device("cpu")).items():
+            if scores.isnan().all():
+                raise UserError(mix.reasons[name])

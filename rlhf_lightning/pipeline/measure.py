@@ -161,7 +161,10 @@ def score_answers(run: Run) -> None:
         policy.metrics |= {name: float(known[name].nanmean()) for name in missing}
         tell(
             run.results,
-            [f"answers of {policy.name}: {text}; its mean is over the others" for text in unscored(mix, len(rows))],
+            [
+                f"answers of {policy.name}: {text}; the mean is over those that have it"
+                for text in unscored(mix, len(rows))
+            ],
         )
 
 

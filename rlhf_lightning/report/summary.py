@@ -107,11 +107,16 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: float | None, places: int, *, sign: bool = False) -> str:
-    """A number at fixed decimals; ``-`` where there is none. With ``sign``: ``+0.12``, and 0 without one."""
+    """A number at fixed decimals, of three digits from a million on; ``-`` where there is none.
+
+    With ``sign``: ``+0.12``, and 0 without one.
+    """
     if value is None:
         return "-"
     if not math.isfinite(value):
         return str(value)
+    if abs(value) >= 1e6:
+        return f"{value:+.3g}" if sign else f"{value:.3g}"
     text = f"{value:+.{places}f}" if sign else f"{value:.{places}f}"
     return text.lstrip("+-") if float(text) == 0 else text
 

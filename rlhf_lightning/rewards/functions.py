@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -129,12 +130,14 @@ class FunctionReward:
     def __call__(
         self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]
     ) -> Tensor:
-        """(b,) what the function returns.
+        """(b,) what the function returns; NaN, which counts as a failure for that sample, where it says None.
 
         Raises:
             UserError: if that is no sequence of numbers.
         """
         returned = self.function(prompts, completions, references, meta)
+        if isinstance(returned, (list, tuple)):
+            returned = [math.nan if value is None else value for value in returned]
         try:
             return torch.as_tensor(returned, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError) as error:

@@ -98,13 +98,15 @@ class GuardedModule(L.LightningModule):
         content = {"step": self.trainer.global_step, "gradients": weights, "samples": samples}
         path.write_text(json.dumps(content, ensure_ascii=True, indent=1), encoding="utf-8")
         what = "; ".join(named[:4]) or "something on another rank"
-        said = f"not finite in {self.stage}, after {self.trainer.global_step} steps: {what}"
+        said = f"not finite in {self.stage}, at optimizer step {self.trainer.global_step + 1}: {what}"
         # DeepSpeed's engine takes its step whatever we find.
         allowed = 1 if isinstance(self.trainer.strategy, DeepSpeedStrategy) else self.max_bad_steps
         if self.bad_steps >= allowed:
             raise UserError(
                 f"{said}. This was step {self.bad_steps} of {allowed} that could not be taken, so the "
-                f"training stops; the samples are in {folder}. Try a lower learning rate, or trainer.precision=32-true."
+                f"training stops. The samples are in {folder}, with their numbers: look at their scores, and try a "
+                "lower learning rate"
+                + ("." if self.trainer.precision == "32-true" else ", or trainer.precision=32-true.")
             )
         rank_zero_warn(f"{said}. The step is not taken; the samples are in {path}")
 

@@ -14,7 +14,7 @@ from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.models import RewardModel
-from rlhf_lightning.pipeline.checks import check_parts, check_stages, settle_sample
+from rlhf_lightning.pipeline.checks import _try_rewards, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, loggers, report_samples
@@ -214,3 +214,19 @@ def test_a_reward_is_made_once_a_run(model_dir, tmp_path: Path) -> None:
     assert list(second) == ["learned", "chrf"]
     assert second["chrf"] is first["chrf"]
     assert functions(run)["learned"] is second["learned"]
+
+
+@pytest.mark.filterwarnings("ignore:the reward 'odd'")
+def test_a_reward_that_fails_now_and_then_may_be_masked_from_the_start() -> None:
+    def none(prompts, completions, references, meta):
+        return torch.full((len(prompts),), float("nan"))
+
+    def some(prompts, completions, references, meta):
+        return torch.tensor([float("nan"), *range(1, len(prompts))])
+
+    asked = [PromptRow(Prompt(text)) for text in ("one", "two")]
+    with pytest.warns(UserWarning, match="is nan for the completion"):
+        _try_rewards({"some": some}, asked, ["a", "b"], "mask")
+    for reward, setting in ((some, "stop"), (none, "stop"), (none, "mask")):
+        with pytest.raises(UserError, match="is nan for the completion"):
+            _try_rewards({"odd": reward}, asked, ["a", "b"], setting)

@@ -187,9 +187,15 @@ def test_metric_rewards() -> None:
 
 
 def test_function_reward_by_dotted_path(tmp_path, monkeypatch) -> None:
-    (tmp_path / "my_rewards.py").write_text("def fives(p, c, r, m):\n    return [5] * len(c)\n\nnumber = 3\n")
+    (tmp_path / "my_rewards.py").write_text(
+        "def fives(p, c, r, m):\n    return [5] * len(c)\n\n"
+        "def some(p, c, r, m):\n    return [None, *range(1, len(c))]\n\nnumber = 3\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert each(FunctionReward("my_rewards.fives")).tolist() == [5.0] * 4
+    none, *others = FunctionReward("my_rewards.some")(PROMPTS, ANSWERS, [], []).tolist()
+    assert math.isnan(none), "None is a failure, and never a 0"
+    assert others == [1.0, 2.0, 3.0]
     for path, message in [
         ("my_rewards.sixes", r"my_rewards\.py has no 'sixes'"),
         ("nowhere.fives", "nowhere.*current folder"),

@@ -79,7 +79,7 @@ def test_a_bad_step_is_not_taken(name: str, where: str, make_policy, model_dir, 
     """Neither weights nor the optimizer's averages move; the steps around it are taken."""
     module, data = stage(name, where, {2}, make_policy, model_dir)
     seen = Snapshots()
-    with pytest.warns(UserWarning, match=f"not finite in {name}, after 2 steps: .*The step is not taken"):
+    with pytest.warns(UserWarning, match=f"not finite in {name}, at optimizer step 3: .*The step is not taken"):
         make_trainer(max_epochs=1, callbacks=[seen], gradient_clip_val=1.0).fit(module, datamodule=data)
     moved = [not torch.equal(a, b) for a, b in zip(seen.weights, seen.weights[1:], strict=False)]
     assert moved == [True, True, False, True, True, True][: len(moved)]
@@ -154,7 +154,7 @@ def test_a_round_with_a_bad_number_is_passed_over(
         return dataclasses.replace(rollout, **{name: values})
 
     monkeypatch.setattr(room, "collect", collected)
-    with pytest.warns(UserWarning, match=f"not finite in ppo, after 2 steps: {quantity} of '"):
+    with pytest.warns(UserWarning, match=f"not finite in ppo, at optimizer step 3: {quantity} of '"):
         module, trainer, seen = ppo(make_policy, make_trainer)
     moved = [not torch.equal(a, b) for a, b in zip(seen.weights, seen.weights[1:], strict=False)]
     assert moved == [True, False, True, True]
@@ -183,7 +183,7 @@ def test_a_bad_step_within_a_round(make_policy, make_trainer) -> None:
 
         module._loss = bad  # type: ignore[method-assign]
 
-    with pytest.warns(UserWarning, match="not finite in ppo, after 1 steps: loss of '"):
+    with pytest.warns(UserWarning, match="not finite in ppo, at optimizer step 2: loss of '"):
         module, trainer, seen = ppo(make_policy, make_trainer, spoilt)
     assert trainer.global_step == 8
     assert module.bad_steps == 1
