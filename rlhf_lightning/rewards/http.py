@@ -143,6 +143,7 @@ class HTTPReward:
                     raise _Failed(
                         f"{failure}, and asks to wait {failure.wait:.0f} seconds; max_wait is {self.max_wait:g}"
                     ) from failure
+                warnings.warn(f"{self.place} {failure}; it is asked again", stacklevel=3)  # the same is shown once
                 time.sleep(max(wait, failure.wait))
         raise AssertionError("unreachable")
 

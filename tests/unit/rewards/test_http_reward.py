@@ -75,7 +75,7 @@ def test_columns_that_json_has_no_words_for_are_left_out() -> None:
 
 @pytest.mark.parametrize("bad", [status(500), status(503), status(429), breaks_off, hangs_up])
 def test_what_may_pass_is_tried_again(bad) -> None:
-    with serving(bad, bad, lengths) as server:
+    with serving(bad, bad, lengths) as server, pytest.warns(UserWarning, match=r"http://127.* it is asked again"):
         torch.testing.assert_close(ask(server, retries=2), EXPECTED)
     assert len(server.requests) == 3
     assert server.requests[0] == server.requests[2]
