@@ -81,6 +81,7 @@ def _quieten() -> None:
         "your dataloader is not resumable",  # its place follows from the progress, which is in the checkpoint
         "Experiment logs directory",  # a stage's folder also holds its models
         "returned a view tensor",  # of FSDP2: nothing of ours writes into logits
+        "on epoch level in distributed setting",  # what is logged is the same on every rank
         "`is_gradient_checkpointing` is deprecated",  # transformers reads its own deprecated property under peft
     )
     for message in unneeded:
@@ -150,15 +151,16 @@ def _refuse_sweeps() -> None:
 
 
 def _expand_resume() -> None:
-    """Turn ``resume=FOLDER`` into the command that the run in it was started with."""
-    given = [a for a in sys.argv[1:] if a.startswith("resume=")]
-    folder = given[-1].partition("=")[2] if given else ""
-    if folder.lower() in ("", "true", "false", "force", "null"):
+    """Turn ``resume=FOLDER`` into the command that the run in it was started with; `resume=force` may be added."""
+    given = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("resume=")]
+    folders = [value for value in given if value.lower() not in ("", "true", "false", "force", "null")]
+    if not folders:
         return
     from rlhf_lightning.pipeline.state import command_of
 
     others = [a for a in sys.argv[1:] if not a.startswith("resume=")]
-    sys.argv[1:] = [*command_of(Path(folder)), *others]
+    how = "force" if "force" in map(str.lower, given) else "true"
+    sys.argv[1:] = [*command_of(Path(folders[-1])), *others, f"resume={how}"]
 
 
 def _fail(message: str) -> int:

@@ -23,7 +23,9 @@ class Progress(RichProgressBar):
         if trainer.max_steps == -1:
             return batches
         steps_per_batch = getattr(trainer.lightning_module, "steps_per_batch", 1 / trainer.accumulate_grad_batches)
-        return min(batches, math.ceil((trainer.max_steps - trainer.global_step) / steps_per_batch))
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        done = done if done < batches else 0  # still those of the epoch before; others are of one that is resumed
+        return min(batches, done + math.ceil((trainer.max_steps - trainer.global_step) / steps_per_batch))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What the stage logs for the bar, without the logger's version."""

@@ -135,13 +135,16 @@ def open_state(folder: Path, new: State, resume: bool | str) -> tuple[State, lis
     """
     old = State.read(folder) if resume else None
     if old is None:
-        return new, ([f"there is no run to resume in {folder}: it starts from the beginning"] if resume else [])
+        if not resume:
+            return new, []
+        said = f"there is no run to resume in {folder}: it starts from the beginning"
+        return new, [said + (_other_command(folder, new.overrides) if resume is True else "")]
     told = differences(old, new)
     if told and resume != "force":
         shown = "; ".join(told[:6]) + (f"; and {len(told) - 6} more" if len(told) > 6 else "")
         raise UserError(
-            f"the run in {folder} can't be resumed: {shown}. Start it with what it had, or resume=force to go on with "
-            "what is new (the result is then that of neither)"
+            f"the run in {folder} can't be resumed: {shown}. Start it with what it had, or add resume=force to go on "
+            "with what is new (the result is then that of neither)"
         )
     old.config, old.data = new.config, new.data
     return old, [f"resumed with changes: {text}" for text in told]
@@ -174,8 +177,29 @@ def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:
     return None
 
 
+def _other_command(folder: Path, overrides: Sequence[str]) -> str:
+    """Words about the newest run beside a folder, if it is not finished: whoever resumes may have meant that one."""
+    paths = (path for path in sorted(folder.parent.glob(f"*/{FILE}"), reverse=True) if path.parent != folder)
+    newest = next(paths, None)
+    try:
+        state = State.read(newest.parent) if newest is not None else None
+    except UserError:
+        return ""
+    if newest is None or state is None or state.results.get("status") == "finished":
+        return ""
+    had, has = set(_same_command(state.overrides)), set(_same_command(overrides))
+    changes = [f"without {' '.join(sorted(has - had))}"] * bool(has - had)
+    changes += [f"with {' '.join(sorted(had - has))}"] * bool(had - has)
+    if not changes:
+        return ""
+    return (
+        f". The newest run, {newest.parent}, is not finished, but was started {' and '.join(changes)}: "
+        f"resume={newest.parent} goes on with it"
+    )
+
+
 def command_of(folder: Path) -> list[str]:
-    """The options that the run in a folder was started with, and those with which it is gone on with.
+    """The options that the run in a folder was started with, and that folder.
 
     Raises:
         UserError: if there is none.
@@ -184,4 +208,4 @@ def command_of(folder: Path) -> list[str]:
     if state is None:
         raise UserError(f"resume={folder}: there is no run to resume ({FILE} is missing). Give the folder of a run.")
     own = [o for o in state.overrides if not o.startswith(("resume=", "max_time=", "hydra.run.dir="))]
-    return [*own, f"hydra.run.dir={folder}", "resume=true"]
+    return [*own, f"hydra.run.dir={folder}"]

@@ -105,7 +105,7 @@ def test_the_newest_run_of_a_command_is_found(tmp_path: Path) -> None:
 
 def test_a_folder_stands_for_its_command(tmp_path: Path) -> None:
     State(["task=qa", "hydra.run.dir=elsewhere", "resume=true"]).write(tmp_path)
-    assert command_of(tmp_path) == ["task=qa", f"hydra.run.dir={tmp_path}", "resume=true"]
+    assert command_of(tmp_path) == ["task=qa", f"hydra.run.dir={tmp_path}"]
     with pytest.raises(UserError, match="no run to resume"):
         command_of(tmp_path / "nothing")
 
@@ -116,3 +116,20 @@ def test_a_new_run_clears_what_an_old_one_left(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({}))
     clear(tmp_path)
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["ppo", "sft", "sft/model"]
+
+
+def test_a_run_that_may_have_been_meant_is_named(tmp_path: Path) -> None:
+    """Another command begins a new run; whoever resumes is told of the unfinished one, and how it was started."""
+    old, new = state(), state()
+    old.overrides, new.overrides = ["task=qa", "seed=1"], ["task=qa", "ppo.lr=1e-4", "resume=true"]
+    (tmp_path / "old").mkdir()
+    old.write(tmp_path / "old")
+    for resume, named in ((True, True), (False, False)):
+        told = " ".join(open_state(tmp_path / "new", new, resume)[1])
+        meant = (
+            f"The newest run, {tmp_path / 'old'}, is not finished, but was started without ppo.lr=1e-4 and with seed=1"
+        )
+        assert (meant in told) == named
+    old.results = {"status": "finished"}
+    old.write(tmp_path / "old")
+    assert "newest run" not in " ".join(open_state(tmp_path / "new", new, True)[1])

@@ -1,5 +1,6 @@
 """What the console script makes of what a job ends in."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from rlhf_lightning import train
 from rlhf_lightning.callbacks import alarms
 from rlhf_lightning.pipeline import Interrupted
+from rlhf_lightning.pipeline.state import State
 
 
 @pytest.fixture
@@ -64,3 +66,15 @@ def test_warnings_of_ours_are_shown_without_their_place() -> None:
         "warning: the policy games the reward\n"
     )
     assert train._in_words("odd", UserWarning, "/elsewhere/their.py", 7) == "/elsewhere/their.py:7: UserWarning: odd\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "how"),
+    [(["resume=DIR"], "true"), (["resume=DIR", "resume=force"], "force"), (["resume=force", "resume=DIR"], "force")],
+)
+def test_a_folder_may_be_forced(given: list[str], how: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    State(["task=qa", "seed=1", "resume=true", "max_time=00:10:00"]).write(tmp_path)
+    arguments = [argument.replace("DIR", str(tmp_path)) for argument in given]
+    monkeypatch.setattr("sys.argv", ["rlhf-train", *arguments, "trainer.devices=1"])
+    train._expand_resume()
+    assert sys.argv[1:] == ["task=qa", "seed=1", f"hydra.run.dir={tmp_path}", "trainer.devices=1", f"resume={how}"]

@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.callbacks import Progress
 
 
-def bar(steps_per_batch: int | None = None, **trainer: object) -> Progress:
+def bar(steps_per_batch: int | None = None, done: int = 0, **trainer: object) -> Progress:
     made = Progress()
     module = SimpleNamespace() if steps_per_batch is None else SimpleNamespace(steps_per_batch=steps_per_batch)
-    defaults = {"num_training_batches": 36, "max_steps": -1, "max_epochs": -1, "global_step": 0}
+    progress = SimpleNamespace(current=SimpleNamespace(completed=done))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    defaults = {"num_training_batches": 36, "max_steps": -1, "max_epochs": -1, "global_step": 0, "fit_loop": loop}
     made._trainer = SimpleNamespace(
         **{**defaults, "accumulate_grad_batches": 1, "lightning_module": module, "loggers": [], **trainer}
     )
@@ -29,6 +31,8 @@ def bar(steps_per_batch: int | None = None, **trainer: object) -> Progress:
         (None, {}, 36),
         (4, {"max_steps": 160}, 36),  # PPO: 40 rounds of 4 steps, over 36 batches of prompts
         (4, {"max_steps": 160, "global_step": 144}, 4),
+        (4, {"max_steps": 160, "global_step": 148, "done": 10}, 13),  # the bar counts from the epoch's start
+        (4, {"max_steps": 160, "global_step": 144, "done": 36}, 4),  # the epoch before is over
         (4, {"max_steps": 6}, 2),  # a round is never cut short
         (None, {"max_steps": 10}, 10),
         (None, {"max_steps": 10, "accumulate_grad_batches": 2}, 20),
