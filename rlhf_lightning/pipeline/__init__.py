@@ -12,6 +12,7 @@ import lightning as L
 
 from rlhf_lightning.callbacks import Preempted, StopRequest
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, recall
@@ -64,8 +65,11 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
         except (KeyboardInterrupt, Preempted):
             run.results.status = "interrupted"
             raise
-        except Exception:
+        except Exception as failure:
             run.results.status = "failed"
+            reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+            if not any(reason in note for note in run.results.notes):
+                run.results.notes.append(f"the run failed: {reason}")
             raise
         finally:
             finish(run)

@@ -131,14 +131,17 @@ def open_state(folder: Path, new: State, resume: bool | str) -> tuple[State, lis
         The state, and what is to be said about it.
 
     Raises:
-        UserError: if options or rows have changed, naming them.
+        UserError: if options or rows have changed, naming them; or if ``force`` finds no run, but one that it may mean.
     """
     old = State.read(folder) if resume else None
     if old is None:
         if not resume:
             return new, []
+        other = _other_command(folder, new.overrides)
+        if other and resume == "force":
+            raise UserError(f"resume=force finds no run that was started with these options. {other} resume=force")
         said = f"there is no run to resume in {folder}: it starts from the beginning"
-        return new, [said + (_other_command(folder, new.overrides) if resume is True else "")]
+        return new, [f"{said}. {other}" if other else said]
     told = differences(old, new)
     if told and resume != "force":
         shown = "; ".join(told[:6]) + (f"; and {len(told) - 6} more" if len(told) > 6 else "")
@@ -193,8 +196,8 @@ def _other_command(folder: Path, overrides: Sequence[str]) -> str:
     if not changes:
         return ""
     return (
-        f". The newest run, {newest.parent}, is not finished, but was started {' and '.join(changes)}: "
-        f"resume={newest.parent} goes on with it"
+        f"The newest run, {newest.parent}, is not finished, but was started {' and '.join(changes)}. To go on with it: "
+        f"resume={newest.parent}"
     )
 
 

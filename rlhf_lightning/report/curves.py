@@ -126,6 +126,14 @@ def _rank(name: str, train: Mapping[str, Curve], validation: Mapping[str, Curve]
     return 100 if name in validation else 400
 
 
+TIMES = ("step", "round")
+
+
+def time_of(stage: str) -> str:
+    """What a stage's curves are drawn over: PPO logs once a round of several optimizer steps."""
+    return TIMES[stage == "ppo"]
+
+
 def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: str = "") -> str:
     """One small picture as an ``<svg>`` element, its colours the page's variables ``--ink``, ``--faint``, ``--c0``...
 
@@ -191,7 +199,7 @@ def draw_together(
             axes.set_ylabel(y_label)
             axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         stacked[-1].set_xlabel(x_label)
-        steps = {"integer": True, "min_n_ticks": 1} if x_label == "step" else {}
+        steps = {"integer": True, "min_n_ticks": 1} if x_label in TIMES else {}
         stacked[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], **steps))
         picture = io.StringIO()
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from rlhf_lightning.report.curves import Curve, Line, draw_together, panels, read_curves
+from rlhf_lightning.report.curves import Curve, Line, draw_together, panels, read_curves, time_of
 from rlhf_lightning.report.page import figure, html_text, key, page, panel_figure
 from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
 from rlhf_lightning.report.screen import duration
@@ -155,11 +155,12 @@ def _over_optimisation_section(curves: dict[str, Curve], results: RunResults) ->
     label = f"PPO: {titles}, round by round" + ("" if rounds is None else f"; exported after round {rounds:.0f}")
     exported = "" if rounds is None else f" The dashed line is where the exported policy was: after round {rounds:.0f}."
     mark = None if rounds is None else rounds - 1  # the first is logged as 0
+    picture = draw_together(parts, label=label, x_label=time_of("ppo"), mark=mark)
     return (
         "<h2>Reward, objective and KL</h2>"
         f'<p class="dim">A reward that rises while the objective falls is being gamed.{exported}</p>'
         f"{key([(0, 'training'), (1, 'validation')])}"
-        f'<div class="panels wide">{figure(titles, draw_together(parts, label=label, mark=mark))}</div>'
+        f'<div class="panels wide">{figure(titles, picture)}</div>'
     )
 
 

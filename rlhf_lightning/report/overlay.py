@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlhf_lightning.report.curves import Curve, Line, draw, panels, read_curves, thin_out
+from rlhf_lightning.report.curves import Curve, Line, draw, panels, read_curves, thin_out, time_of
 from rlhf_lightning.report.page import figure
 from rlhf_lightning.report.runs import Run
 from rlhf_lightning.report.summary import plain_words
@@ -51,5 +51,7 @@ def overlaid_figures(stage: str, colored: Sequence[tuple[int, Run]], leading: Se
             Line(thin_out(curve, POINTS), color, marked=len(curve.steps) <= 10) for color, curve in curves if curve
         ]
         aside = "validation" if validated else "training"
-        figures.append(figure(plain_words(name), draw(lines, label=f"{stage}: {name}, all runs"), aside))
+        figures.append(
+            figure(plain_words(name), draw(lines, label=f"{stage}: {name}, all runs", x_label=time_of(stage)), aside)
+        )
     return "".join(figures)

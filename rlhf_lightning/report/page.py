@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from rlhf_lightning.report.curves import Curve, Line, Panel, draw
+from rlhf_lightning.report.curves import Curve, Line, Panel, draw, time_of
 from rlhf_lightning.report.summary import clean
 
 STYLE = """
@@ -125,8 +125,8 @@ def panel_figure(stage: str, panel: Panel) -> str:
         lines.append(Line(panel.train, 0))
     if panel.validation:
         lines.append(Line(panel.validation, 1, marked=len(panel.validation.steps) <= 40))
-    shown = panel.validation or panel.train
-    return figure(panel.title, draw(lines, label=f"{stage}: {panel.title}"), span_text(shown) if shown else "")
+    shown, label = panel.validation or panel.train, f"{stage}: {panel.title}"
+    return figure(panel.title, draw(lines, label=label, x_label=time_of(stage)), span_text(shown) if shown else "")
 
 
 def span_text(curve: Curve) -> str:

@@ -233,6 +233,7 @@ def test_a_reward_that_fails_on_answers_says_so_at_the_end(tmp_path: Path) -> No
     assert re.search(r"the reward .function. failed in \S*picky.py, line 2: ValueError: too many", result.stderr)
     assert "Traceback" not in result.stderr
     assert metrics(tmp_path / "run")["status"] == "failed"
+    assert any("ValueError: too many" in note for note in metrics(tmp_path / "run")["notes"])
 
 
 def test_a_reward_that_fails_late_keeps_the_policy_so_far(tmp_path: Path) -> None:

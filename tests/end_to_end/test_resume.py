@@ -107,7 +107,7 @@ def test_a_changed_run_is_refused_by_name(tmp_path: Path) -> None:
     assert "ppo.kl_coef was 0.05 and is 0.07" in result.stderr
     assert "the rows of data.train are others" in result.stderr
     assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*") if ".hydra" not in str(p)) == before
-    said = ok(run(tmp_path, *LONGER, "resume=force", "ppo.kl_coef=0.07")).stdout
+    said = ok(run(tmp_path, "resume=run", "resume=force", "ppo.kl_coef=0.07")).stdout
     assert "resumed with changes: ppo.kl_coef was 0.05 and is 0.07" in said
     assert "sft goes on from" in said
 

@@ -124,12 +124,12 @@ def test_a_run_that_may_have_been_meant_is_named(tmp_path: Path) -> None:
     old.overrides, new.overrides = ["task=qa", "seed=1"], ["task=qa", "ppo.lr=1e-4", "resume=true"]
     (tmp_path / "old").mkdir()
     old.write(tmp_path / "old")
-    for resume, named in ((True, True), (False, False)):
-        told = " ".join(open_state(tmp_path / "new", new, resume)[1])
-        meant = (
-            f"The newest run, {tmp_path / 'old'}, is not finished, but was started without ppo.lr=1e-4 and with seed=1"
-        )
-        assert (meant in told) == named
+    meant = f"The newest run, {tmp_path / 'old'}, is not finished, but was started without ppo.lr=1e-4 and with seed=1"
+    assert meant in open_state(tmp_path / "new", new, True)[1][0]
+    assert open_state(tmp_path / "new", new, False)[1] == []
+    with pytest.raises(UserError, match=f"{meant}.*resume={tmp_path / 'old'} resume=force"):
+        open_state(tmp_path / "new", new, "force")
     old.results = {"status": "finished"}
     old.write(tmp_path / "old")
-    assert "newest run" not in " ".join(open_state(tmp_path / "new", new, True)[1])
+    for resume in (True, "force"):
+        assert "newest run" not in " ".join(open_state(tmp_path / "new", new, resume)[1])
