@@ -75,7 +75,7 @@ def main(model: str, out: str, what: str) -> None:
             epochs=2,
             minibatches=2,
             micro_batch_size=1,
-            lr=1e-2,
+            lr=1e-3,
             critic=critic,
             on_reward_failure="mask" if masked else "stop",
             evaluator=Evaluator({"exact_match": ExactMatch()}, RewardMix({"letters": length_reward})),
