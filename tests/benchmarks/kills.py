@@ -215,7 +215,7 @@ def main() -> int:
                 expected[kind] = content(whole)
             folder = Path(temporary, f"run{number}")
             kills, found = trial(folder, overrides, expected[kind], place, draw, options.most)
-            done[place].update(runs=1, kills=kills, different=bool(found))
+            done[place].update(runs=1, kills=kills, different=int(bool(found)))
             if found:
                 bad += 1
                 print(f"DIFFERENT: {kind}, {place}, run {number}: {found}", flush=True)
