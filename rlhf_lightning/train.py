@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -30,6 +31,9 @@ _preempted: list[str] = []
 
 REQUEUE = 75
 """Exit status of a run that is to be started again with resume=true (EX_TEMPFAIL of sysexits.h)."""
+
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""No space on the disk, none left of the user's share of it."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://rlhf_lightning.conf", config_name="train")
@@ -128,6 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except OSError as error:
+        if error.errno in _OUT_OF_ROOM:  # told by a write, which names no file
+            return _fail(
+                f"cannot write: {error.strerror}. Make room and give the command again with resume=true, or choose "
+                "another place with paths.output_dir=..."
+            )
         if error.filename is None:
             raise
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")

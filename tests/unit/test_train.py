@@ -1,5 +1,6 @@
 """What the console script makes of what a job ends in."""
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -42,6 +43,14 @@ def test_an_interrupt(ends_in, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_place_that_cannot_be_used(ends_in, capsys: pytest.CaptureFixture[str]) -> None:
     assert ends_in(NotADirectoryError(20, "Not a directory", "out/run")) == 2
     assert capsys.readouterr().err.startswith("rlhf-train: cannot use out/run: Not a directory")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(ends_in, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends_in(OSError(number, "No space left on device")) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("rlhf-train: cannot write: No space left on device. Make room")
+    assert "resume=true" in told
 
 
 @pytest.mark.parametrize("fault", [OSError("no name"), ValueError("a fault"), RuntimeError("a fault")])
