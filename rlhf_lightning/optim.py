@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning.pytorch import Trainer
-from torch.optim import AdamW, Optimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rlhf_lightning.errors import UserError
@@ -28,6 +29,20 @@ def training_steps(trainer: Trainer) -> int:
     if steps == float("inf"):
         raise UserError("a schedule needs to know the end: give max_epochs or max_steps (max_time may end it sooner)")
     return max(int(steps), 1)
+
+
+def fused(optimizer: Optimizer, trainer: Trainer) -> Optimizer:
+    """Let Adam and AdamW take their steps in one pass over the weights, without copies of them, where nobody chose.
+
+    Half precision's loss scaler wants to see gradients before the optimizer does, and DeepSpeed has steps of its own:
+    there nothing is changed.
+    """
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if isinstance(optimizer, Adam) and not scaled and not isinstance(trainer.strategy, DeepSpeedStrategy):
+        for group in optimizer.param_groups:
+            if group["fused"] is None and not any(group[k] for k in ("foreach", "capturable", "differentiable")):
+                group["fused"] = True
+    return optimizer
 
 
 def default_optimizer(parameters: Iterable[Any], lr: float) -> Optimizer:

@@ -1,6 +1,7 @@
 """Pure tensor functions of RLHF: advantages, KL, losses, whitening. They import torch alone."""
 
 from rlhf_lightning.algorithms.advantages import gae, masked_mean, whiten
+from rlhf_lightning.algorithms.head import HeadOutput, head_logprobs
 from rlhf_lightning.algorithms.kl import AdaptiveKL, FixedKL, kl_estimate
 from rlhf_lightning.algorithms.logprobs import entropy, full_kl, token_logprobs
 from rlhf_lightning.algorithms.losses import pairwise_loss, policy_loss, value_loss
@@ -9,10 +10,12 @@ from rlhf_lightning.algorithms.rewards import has_others, leave_one_out, missing
 __all__ = [
     "AdaptiveKL",
     "FixedKL",
+    "HeadOutput",
     "entropy",
     "full_kl",
     "gae",
     "has_others",
+    "head_logprobs",
     "kl_estimate",
     "leave_one_out",
     "masked_mean",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.algorithms import token_logprobs
+from rlhf_lightning.algorithms import entropy, head_logprobs, token_logprobs
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.data.encoding import Codec, Kind
 from rlhf_lightning.errors import UserError
@@ -52,6 +53,44 @@ class PolicyOutput(NamedTuple):
 
     logits: Tensor
     values: Tensor | None
+
+
+class TokenOutput(NamedTuple):
+    """What the policy says of the response tokens, without the distributions themselves; all (b, r), 0 on padding.
+
+    Attributes:
+        logprobs: of the tokens.
+        entropy: in nats; without a gradient.
+        best: bool, the token is the most likely one.
+        values: of the states in which the tokens were chosen, or None.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    best: Tensor
+    values: Tensor | None
+
+
+def aligned(
+    prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Prompts and responses as rows without a gap, padded on the right: there causal attention needs no mask.
+
+    Args:
+        prompt_ids, prompt_mask: (b, p), padded on either side.
+        response_ids, response_mask: (b, r), padded on the right.
+        pad_id: what fills up.
+
+    Returns:
+        ``ids (b, w)`` without the last response token, which foretells nothing; and ``starts (b,)``, the position in
+        which a row's first response token was chosen. It is -1 where the prompt is empty.
+    """
+    mask = torch.cat([prompt_mask, response_mask], 1)
+    ids = torch.cat([prompt_ids, response_ids], 1)
+    order = (~mask).long().argsort(dim=1, stable=True)
+    width = max(int(mask.sum(1).max()) - 1, 1)
+    ids = ids.masked_fill(~mask, pad_id).gather(1, order)[:, :width]
+    return ids, prompt_mask.sum(1) - 1
 
 
 def _savable(config: GenerationConfig) -> GenerationConfig:
@@ -102,6 +141,7 @@ class Policy(nn.Module):
         parameters = inspect.signature(inner.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._takes_keep = "logits_to_keep" in parameters
+        self._plain: bool | None = None
         self.value_head: nn.Linear | None = None
         if value_head:
             self.value_head = nn.Linear(inner.config.hidden_size, 1)
@@ -275,14 +315,97 @@ class Policy(nn.Module):
         values = self.value_head(hidden[:, -width:].to(self.value_head.weight.dtype)).squeeze(-1)
         return PolicyOutput(logits, values.float())
 
+    def token_outputs(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        response_mask: Tensor,
+        temperature: float = 1.0,
+        with_values: bool = False,
+    ) -> TokenOutput:
+        """What `forward` says of the response tokens themselves, computed where they are and nowhere else.
+
+        Rows are put together without padding between prompt and response, the output layer sees response tokens alone,
+        and its logits are never held all at once. Models that this can't be done with go through `forward`: encoder-
+        decoder models, weights that are dealt out to devices, and output layers that are more than a matrix.
+
+        Args:
+            prompt_ids, prompt_mask, response_ids, response_mask: as in `forward`.
+            temperature: what logits are divided by.
+            with_values: also give values; needs a value head.
+        """
+        inputs = prompt_ids, prompt_mask, response_ids, response_mask
+        if not self.has_plain_head or not bool(prompt_mask.any(1).all()):
+            output = self(*inputs, with_values=with_values)
+            right = output.logits.detach().argmax(-1) == response_ids
+            return TokenOutput(
+                token_logprobs(output.logits, response_ids, temperature).masked_fill(~response_mask, 0.0),
+                entropy(output.logits.detach(), temperature).masked_fill(~response_mask, 0.0),
+                right & response_mask,
+                None if output.values is None else output.values.masked_fill(~response_mask, 0.0),
+            )
+        return self._token_outputs(*inputs, temperature, with_values)
+
+    def _token_outputs(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        response_mask: Tensor,
+        temperature: float,
+        with_values: bool,
+    ) -> TokenOutput:
+        ids, starts = aligned(prompt_ids, prompt_mask, response_ids, response_mask, self.codec.pad_id)
+        hidden = self.inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        row, column = response_mask.nonzero(as_tuple=True)
+        states = hidden[row, starts[row] + column]
+        head: Any = self.inner.get_output_embeddings()
+        said = head_logprobs(states, head.weight, head.bias, response_ids[row, column], temperature)
+
+        def spread(values: Tensor) -> Tensor:
+            return values.new_zeros(response_ids.shape).index_put((row, column), values)
+
+        values = None
+        if with_values:
+            if self.value_head is None:
+                raise ValueError("with_values=True needs a policy made with value_head=True")
+            values = spread(self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1).float())
+        return TokenOutput(spread(said.logprobs), spread(said.entropy), spread(said.best), values)
+
+    @property
+    def has_plain_head(self) -> bool:
+        """Whether logits are the last hidden states times a matrix, and rows may be padded on the right.
+
+        Nothing in a transformers model says so (some scale or cap their logits), so a few tokens are tried, once.
+        """
+        if self._plain is None:
+            self._plain = self._looks_plain()
+        return self._plain
+
+    @torch.no_grad()
+    def _looks_plain(self) -> bool:
+        if self.kind != "causal" or is_sharded(self.model):
+            return False
+        head: Any = self.inner.get_output_embeddings()
+        if type(head) is not nn.Linear or hasattr(head.weight, "ds_id"):  # DeepSpeed has it in pieces
+            return False
+        ids = torch.arange(9, device=self.device).view(3, 3) % len(head.weight)
+        prompt_mask = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], device=self.device).bool()
+        response_mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]], device=self.device).bool()
+        inputs = ids, prompt_mask, ids.flip(1), response_mask
+        plain = token_logprobs(self(*inputs).logits, inputs[2])[response_mask]
+        other = self._token_outputs(*inputs, 1.0, False).logprobs[response_mask]
+        exact = self.inner.dtype == torch.float32 and not torch.is_autocast_enabled(self.device.type)
+        return bool((plain - other).abs().max() < (1e-3 if exact else 0.2))
+
     def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Weighted mean of the next-token loss, the share of weighted tokens guessed right, each row's loss (b,)."""
-        logits = self(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask).logits
+        output = self.token_outputs(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask)
         weight = batch.weights.sum().clamp(min=1e-8)
-        losses = -token_logprobs(logits, batch.response_ids) * batch.weights
-        right = (logits.detach().argmax(-1) == batch.response_ids).float()
+        losses = -output.logprobs * batch.weights
         rows = losses.detach().sum(1) / batch.weights.sum(1).clamp(min=1e-8)
-        return losses.sum() / weight, {"token_accuracy": (right * batch.weights).sum() / weight}, rows
+        return losses.sum() / weight, {"token_accuracy": (output.best * batch.weights).sum() / weight}, rows
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:
@@ -337,11 +460,23 @@ class Reference:
             self._copy.shard(mesh)
 
     @torch.no_grad()
+    def logprobs(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, temperature: float
+    ) -> Tensor:
+        """(b, r) log-probabilities of the response tokens, 0 on padding."""
+        return self._ask(
+            lambda policy: policy.token_outputs(prompt_ids, prompt_mask, response_ids, response_mask, temperature)
+        ).logprobs
+
+    @torch.no_grad()
     def logits(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """(b, r, v) logits over the response, as `Policy.forward` gives them."""
+        return self._ask(lambda policy: policy(prompt_ids, prompt_mask, response_ids, response_mask)).logits
+
+    def _ask(self, question: Callable[[Policy], Any]) -> Any:
         if self._copy is None:
             with self._policy.model.disable_adapter():  # type: ignore[operator]
-                return self._policy(prompt_ids, prompt_mask, response_ids, response_mask).logits
-        if self._copy.device != prompt_ids.device:
-            self._copy.to(prompt_ids.device)
-        return self._copy(prompt_ids, prompt_mask, response_ids, response_mask).logits
+                return question(self._policy)
+        if self._copy.device != self._policy.device:
+            self._copy.to(self._policy.device)
+        return question(self._copy)

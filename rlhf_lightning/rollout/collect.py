@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlhf_lightning.algorithms import token_logprobs
 from rlhf_lightning.data.batches import Batch, PromptBatch
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
@@ -148,23 +147,21 @@ def collect(
     by_length = (batch.prompt_mask.sum(1) + mask.sum(1)).argsort()
     for rows in by_length.split(forward_batch_size):
         inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, mask, rows, policy.kind == "causal")
-        ids, width = inputs[2], inputs[2].shape[1]
-        output = policy(*inputs, with_values=critic is None)
-        logprobs[rows, :width] = token_logprobs(output.logits, ids, sampling.temperature)
-        values[rows, :width] = output.values if critic is None else critic(*inputs)
-        del output
+        width = inputs[2].shape[1]
+        output = policy.token_outputs(*inputs, sampling.temperature, with_values=critic is None)
+        logprobs[rows, :width] = output.logprobs
+        values[rows, :width] = critic(*inputs) if critic is not None else output.values  # type: ignore[assignment]
         if reference is not None:
-            ref_logprobs[rows, :width] = token_logprobs(reference.logits(*inputs), ids, sampling.temperature)
+            ref_logprobs[rows, :width] = reference.logprobs(*inputs, sampling.temperature)
     seconds["forward"] = time.perf_counter() - clock
 
-    logprobs = logprobs.masked_fill(~mask, 0.0)
     return Rollout(
         prompt_ids=batch.prompt_ids,
         prompt_mask=batch.prompt_mask,
         response_ids=answers.ids,
         response_mask=mask,
         logprobs=logprobs,
-        ref_logprobs=ref_logprobs.masked_fill(~mask, 0.0) if reference is not None else logprobs,
+        ref_logprobs=ref_logprobs if reference is not None else logprobs,
         values=values.masked_fill(~mask, 0.0),
         scores=total.masked_fill(total.isnan(), 0.0),
         scored=~total.isnan(),

@@ -17,7 +17,6 @@ from rlhf_lightning import optim
 from rlhf_lightning.algorithms import (
     AdaptiveKL,
     FixedKL,
-    entropy,
     gae,
     has_others,
     kl_estimate,
@@ -25,7 +24,6 @@ from rlhf_lightning.algorithms import (
     masked_mean,
     missing_eos_penalty,
     policy_loss,
-    token_logprobs,
     token_rewards,
     value_loss,
     whiten,
@@ -470,11 +468,12 @@ class PPOModule(GuardedModule):
             rows,
             left=self.policy.kind == "causal",
         )
-        ids, width = inputs[2], inputs[2].shape[1]
+        width = inputs[2].shape[1]
         mask = rollout.learnt_mask[rows, :width]
-        output = self.policy(*inputs, with_values=self.critic is None)
-        values = output.values if self.critic is None else self._critic_values(*inputs)
-        logprobs = token_logprobs(output.logits, ids, self.sampling.temperature)
+        output = self.policy.token_outputs(*inputs, self.sampling.temperature, with_values=self.critic is None)
+        values = self._critic_values(*inputs) if self.critic is not None else output.values
+        assert values is not None
+        logprobs = output.logprobs
         policy_part, policy_stats = policy_loss(
             logprobs, rollout.logprobs[rows, :width], advantages[rows, :width], mask, self.clip_range
         )
@@ -482,13 +481,11 @@ class PPOModule(GuardedModule):
             values, rollout.values[rows, :width], returns[rows, :width], mask, self.value_clip_range
         )
         loss = policy_part + self.vf_coef * value_part
-        with torch.no_grad():
-            spread = masked_mean(entropy(output.logits, self.sampling.temperature), mask)
         stats = {
             "loss": loss.detach(),
             "policy_loss": policy_part.detach(),
             "value_loss": value_part.detach(),
-            "entropy": spread,
+            "entropy": masked_mean(output.entropy, mask),
             "value_clip_fraction": value_stats["clip_fraction"],
             **policy_stats,
         }
@@ -548,7 +545,7 @@ class PPOModule(GuardedModule):
             {"params": trunk, "lr": self.lr},
             {"params": [p for p in head if p.requires_grad], "lr": self.lr if self.value_lr is None else self.value_lr},
         ]
-        optimizer = self.optimizer(groups, lr=self.lr)
+        optimizer = optim.fused(self.optimizer(groups, lr=self.lr), self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.updates)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

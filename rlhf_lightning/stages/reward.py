@@ -112,6 +112,8 @@ class RewardModule(GuardedModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""
-        optimizer = self.optimizer([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
+        optimizer = optim.fused(
+            self.optimizer([p for p in self.model.parameters() if p.requires_grad], lr=self.lr), self.trainer
+        )
         schedule = self.schedule(optimizer, optim.training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

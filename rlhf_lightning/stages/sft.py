@@ -81,6 +81,6 @@ class SFTModule(GuardedModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
-        optimizer = self.optimizer(trained, lr=self.lr)
+        optimizer = optim.fused(self.optimizer(trained, lr=self.lr), self.trainer)
         schedule = self.schedule(optimizer, optim.training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -61,7 +61,7 @@ def model_5m(folder: Path) -> None:
 
 
 def model_135m(folder: Path, models: Path | None) -> None:
-    """SmolLM2-135M-Instruct without its chat template, ended by a token that it never says: lengths are then the same."""
+    """SmolLM2-135M-Instruct without its chat template, ended by a token that it never says: lengths stay equal."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if models is None:
@@ -158,13 +158,19 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         ours = summary(run(sys.executable, "ours.py", given), given)
         peer = {} if args.alone else summary(run(args.peer_python, "peers.py", given), given)
         pairs.append({"ours": ours, "peer": peer})
-        print(f"{name} pair {i + 1}: ours {shown(ours)}" + (f"\n{'':>{len(name)}}         peer {shown(peer)}" if peer else ""))
+        print(
+            f"{name} pair {i + 1}: ours {shown(ours)}"
+            + (f"\n{'':>{len(name)}}         peer {shown(peer)}" if peer else "")
+        )
     result: dict[str, Any] = {"case": name, "pairs": pairs}
     if not args.alone:
         for what, figure in (("episodes/s", "per_second"), ("peak memory", "peak_gb")):
             ratios = [pair["ours"][figure] / pair["peer"][figure] for pair in pairs]
             result[what] = statistics.median(ratios)
-            print(f"{name}: {what}, ours over the peer's: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            print(
+                f"{name}: {what}, ours over the peer's: {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f})"
+            )
     return result
 
 

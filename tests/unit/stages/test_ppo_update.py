@@ -15,7 +15,7 @@ from rlhf_lightning import optim
 from rlhf_lightning.algorithms import gae, policy_loss, token_logprobs, value_loss
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.models import Classifier, LoraSpec
+from rlhf_lightning.models import Classifier, LoraSpec, Policy
 from rlhf_lightning.rewards import ConstantReward
 from rlhf_lightning.stages import PPOModule
 
@@ -111,10 +111,13 @@ def test_later_epochs_move_away_from_ratio_one(make_policy, make_trainer) -> Non
 
 def test_another_temperature_shows_in_the_gap(make_policy, make_trainer, monkeypatch) -> None:
     """Checklist 14: an update at another temperature than sampling is seen at once."""
-    from rlhf_lightning.stages import ppo
+    original = Policy.token_outputs
 
-    original = ppo.token_logprobs
-    monkeypatch.setattr(ppo, "token_logprobs", lambda logits, ids, temperature: original(logits, ids, 1.0))
+    def otherwise(self, *inputs: Any, with_values: bool = False) -> Any:
+        *tensors, temperature = inputs
+        return original(self, *tensors, 1.0 if torch.is_grad_enabled() else temperature, with_values=with_values)
+
+    monkeypatch.setattr(Policy, "token_outputs", otherwise)
     _, _, rounds = train(make_trainer, make_policy())
     assert rounds[0]["ppo/logprob_gap"] > 0.01
     assert rounds[0]["ppo/ratio_var"] > 1e-4

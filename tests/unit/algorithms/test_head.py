@@ -1,0 +1,59 @@
+"""Log-probabilities straight from hidden states."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf_lightning.algorithms import entropy, head, head_logprobs, token_logprobs
+
+
+@pytest.mark.parametrize("chunk", [1, 23, 60, 10**6])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_equals_the_plain_way(chunk: int, with_bias: bool, monkeypatch) -> None:
+    """Values and all gradients, however the rows are cut, are those of logits that are held at once."""
+    monkeypatch.setitem(head.CHUNK, "cpu", chunk)
+    torch.manual_seed(0)
+    hidden, weight, bias, slope = (torch.randn(n) for n in ((9, 5), (23, 5), (23,), (9,)))
+    ids = torch.randint(23, (9,))
+    inputs = [x.requires_grad_() for x in (hidden, weight, *([bias] if with_bias else []))]
+
+    said = head_logprobs(hidden, weight, bias if with_bias else None, ids, 0.7)
+    got = torch.autograd.grad((said.logprobs * slope).sum(), inputs)
+
+    logits = torch.nn.functional.linear(hidden, weight, bias if with_bias else None)
+    plain = token_logprobs(logits, ids, 0.7)
+    torch.testing.assert_close(said.logprobs, plain)
+    torch.testing.assert_close(said.entropy, entropy(logits, 0.7))
+    assert not said.entropy.requires_grad
+    assert torch.equal(said.best, logits.argmax(1) == ids)
+    for mine, reference in zip(got, torch.autograd.grad((plain * slope).sum(), inputs), strict=True):
+        torch.testing.assert_close(mine, reference)
+
+
+def test_frozen_head_gets_no_gradient() -> None:
+    """With a frozen output layer gradients still reach what is below it."""
+    hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(6, 4)
+    head_logprobs(hidden, weight, None, torch.tensor([0, 1, 5])).logprobs.sum().backward()
+    assert weight.grad is None
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum() > 0
+
+
+def test_impossible_tokens_have_no_entropy() -> None:
+    """Logits of -inf, as a bias may give, add nothing; what is certain has entropy 0."""
+    bias = torch.tensor([0.0, -torch.inf, -torch.inf])
+    said = head_logprobs(torch.zeros(2, 4), torch.zeros(3, 4), bias, torch.tensor([0, 0]))
+    assert said.logprobs.tolist() == said.entropy.tolist() == [0.0, 0.0]
+
+
+def test_half_precision_under_autocast() -> None:
+    """Logits are then bfloat16 products, log-probabilities float32; gradients have the weights' type."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 8), torch.randn(11, 8, requires_grad=True)
+    ids = torch.randint(11, (7,))
+    with torch.autocast("cpu", torch.bfloat16):
+        said = head_logprobs(hidden.bfloat16(), weight, None, ids)
+    said.logprobs.sum().backward()
+    assert said.logprobs.dtype == weight.grad.dtype == torch.float32
+    torch.testing.assert_close(said.logprobs, token_logprobs(hidden @ weight.detach().t(), ids), atol=0.1, rtol=0.05)
