@@ -165,7 +165,7 @@ def _expand_resume() -> None:
     folders = [value for value in given if value.lower() not in ("", "true", "false", "force", "null")]
     if not folders:
         return
-    from rlhf_lightning.pipeline.state import command_of
+    from rlhf_lightning.state import command_of
 
     others = [a for a in sys.argv[1:] if not a.startswith("resume=")]
     how = "force" if "force" in map(str.lower, given) else "true"

@@ -77,7 +77,7 @@ def register_resolvers() -> None:
         return sample_files(task)[part]
 
     def run_folder(parent: str, resume: Any, overrides: list[str]) -> str:
-        from rlhf_lightning.pipeline.state import find_run
+        from rlhf_lightning.state import find_run
 
         def choose() -> str:
             found = find_run(Path(parent), overrides) if resume else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 from torchmetrics import Metric
 
 from rlhf_lightning.metrics._shared import check_rows, from_fixed, ratio, scalar, to_fixed
 from rlhf_lightning.metrics.words import WordTokenizer, split_sentences
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -26,6 +28,8 @@ class Tokenizer(Protocol):
 
 def _scorer(kinds: tuple[str, ...], tokenizer: str | Tokenizer | None, use_stemmer: bool) -> RougeScorer:
     """The package's scorer over the chosen tokenizer; see :class:`ROUGE` for the arguments."""
+    from rouge_score.rouge_scorer import RougeScorer  # here: it loads nltk, which most tasks don't need
+
     unknown = set(kinds) - set(ROUGE_KINDS)
     if unknown:
         raise ValueError(f"unknown kind of ROUGE: {sorted(unknown)}; there are {', '.join(ROUGE_KINDS)}")

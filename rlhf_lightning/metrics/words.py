@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from nltk.stem.porter import PorterStemmer
+if TYPE_CHECKING:
+    from nltk.stem.porter import PorterStemmer
 
 _CJK_RANGES = (
     (0x3005, 0x3007),  # iteration mark, closing mark, ideographic zero
@@ -91,7 +93,7 @@ class WordTokenizer:
     """
 
     def __init__(self, use_stemmer: bool = False) -> None:
-        self._stemmer = PorterStemmer() if use_stemmer else None
+        self._stemmer = _porter() if use_stemmer else None
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text."""
@@ -99,6 +101,12 @@ class WordTokenizer:
         if self._stemmer is None:
             return words
         return [self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in words]
+
+
+def _porter() -> PorterStemmer:
+    from nltk.stem.porter import PorterStemmer  # here: it loads all of nltk, and what nltk finds installed (100 MB)
+
+    return PorterStemmer()
 
 
 def split_sentences(text: str) -> list[str]:

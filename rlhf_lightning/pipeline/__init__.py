@@ -19,9 +19,9 @@ from rlhf_lightning.pipeline.measure import finish, measure, recall
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
-from rlhf_lightning.pipeline.state import State, clear, fingerprint, flat, open_state
 from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
+from rlhf_lightning.state import State, clear, fingerprint, flat, open_state
 
 __all__ = ["Interrupted", "Preempted", "Run", "run_pipeline"]
 

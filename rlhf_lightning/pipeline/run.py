@@ -33,12 +33,12 @@ from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 from rlhf_lightning.models.saving import write_folder
 from rlhf_lightning.pipeline.options import strategy_name
-from rlhf_lightning.pipeline.state import State
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.rewards import Reward
 from rlhf_lightning.stages import Sample
+from rlhf_lightning.state import State
 
 PACKAGES = (
     "rlhf-lightning",

@@ -19,9 +19,9 @@ from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, loggers, report_samples
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
-from rlhf_lightning.pipeline.state import State
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.stages import Sample
+from rlhf_lightning.state import State
 
 
 def config(*overrides: str) -> dict[str, Any]:

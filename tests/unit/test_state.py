@@ -10,7 +10,7 @@ import pytest
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.pipeline.state import (
+from rlhf_lightning.state import (
     State,
     clear,
     command_of,

@@ -9,7 +9,7 @@ import pytest
 from rlhf_lightning import train
 from rlhf_lightning.callbacks import alarms
 from rlhf_lightning.pipeline import Interrupted
-from rlhf_lightning.pipeline.state import State
+from rlhf_lightning.state import State
 
 
 @pytest.fixture

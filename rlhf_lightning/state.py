@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import write_atomic
+
+if TYPE_CHECKING:  # the command line looks here before anything heavy is loaded
+    from rlhf_lightning.data.sources import TaskData
 
 FILE = "state.json"
 SCHEMA = 1
