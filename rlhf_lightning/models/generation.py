@@ -42,12 +42,16 @@ class Completions(NamedTuple):
         ids: (b, r) int64, padded on the right; for a classifier (b, 1), the label's index.
         mask: (b, r) bool, true up to and including the first end-of-sequence token.
         ended: (b,) bool, whether there is one.
+        logprobs: (b, r) of the tokens at the sampling temperature, where they were had on the way; else None.
+        values: (b, r) of the states in which they were drawn, likewise.
     """
 
     texts: list[str]
     ids: Tensor
     mask: Tensor
     ended: Tensor
+    logprobs: Tensor | None = None
+    values: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -128,14 +132,24 @@ def processors(sampling: Sampling, u: Tensor, start: int) -> LogitsProcessorList
         start: tokens that a decoder's input has before the first is drawn.
     """
     from transformers import LogitsProcessorList
-    from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers.generation.logits_process import TemperatureLogitsWarper
 
     made = LogitsProcessorList()
     if sampling.temperature != 1:
         made.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    made += truncations(sampling)
+    made.append(_Draw(u, start))
+    return made
+
+
+def truncations(sampling: Sampling) -> LogitsProcessorList:
+    """What leaves of the logits, already divided by the temperature, those of the tokens that may be drawn."""
+    from transformers import LogitsProcessorList
+    from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+
+    made = LogitsProcessorList()
     if sampling.top_k:
         made.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         made.append(TopPLogitsWarper(sampling.top_p))
-    made.append(_Draw(u, start))
     return made

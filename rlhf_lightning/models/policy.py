@@ -396,8 +396,17 @@ class Policy(nn.Module):
         inputs = ids, prompt_mask, ids.flip(1), response_mask
         plain = token_logprobs(self(*inputs).logits, inputs[2])[response_mask]
         other = self._token_outputs(*inputs, 1.0, False).logprobs[response_mask]
-        exact = self.inner.dtype == torch.float32 and not torch.is_autocast_enabled(self.device.type)
-        return bool((plain - other).abs().max() < (1e-3 if exact else 0.2))
+        return bool((plain - other).abs().max() < self.tolerance)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes in float32 now, so that log-probabilities had in two ways are equal but for rounding."""
+        return self.inner.dtype == torch.float32 and not torch.is_autocast_enabled(self.device.type)
+
+    @property
+    def tolerance(self) -> float:
+        """What rounding may change of a log-probability, with room to spare."""
+        return 1e-3 if self.is_exact else 0.2
 
     def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Weighted mean of the next-token loss, the share of weighted tokens guessed right, each row's loss (b,)."""
@@ -409,8 +418,9 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:
-        """Answer prompts with at most ``codec.max_completion`` tokens, cut after the first end of sequence.
+        """Answer prompts by transformers' ``generate``, with at most ``codec.max_completion`` tokens.
 
+        Made for every model and strategy, it is what the faster engines in `rlhf_lightning.rollout` are held against.
         ``turn`` says which time these prompts are answered: the same turn gives the same answers.
         """
         from transformers import GenerationConfig
@@ -429,7 +439,10 @@ class Policy(nn.Module):
             logits_processor=drawing,
             synced_gpus=is_sharded(self.model),  # all ranks gather weights until the last has its answers
         )
-        ids = ids[:, batch.prompt_ids.shape[1] :] if self.kind == "causal" else ids[:, 1:]
+        return self.completions(ids[:, batch.prompt_ids.shape[1] :] if self.kind == "causal" else ids[:, 1:])
+
+    def completions(self, ids: Tensor) -> Completions:
+        """Generated ids (b, r), cut after the first end of sequence, with their texts."""
         mask, ended = mask_after_end(ids, torch.tensor(self.eos_ids, device=ids.device))
         ids = ids.masked_fill(~mask, self.codec.pad_id)
         texts = [self.codec.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]

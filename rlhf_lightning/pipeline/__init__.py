@@ -106,7 +106,7 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
-    run = Run(cfg, directory, group, data, results, state, stop, spec, asked=asked)
+    run = Run(cfg, directory, group, data, results, state, stop, spec, engine=instantiate(cfg["rollout"]), asked=asked)
     if results.status == "finished":
         return run
     check_models(run)

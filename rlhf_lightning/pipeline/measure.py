@@ -90,7 +90,7 @@ def sampling(run: Run) -> Sampling:
 def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     """Answer the test prompts with the current policy, and add its row to the results."""
     policy = policy_of(run)
-    evaluator = Evaluator(task_metrics(run.cfg), None, sampling(run), reference)
+    evaluator = Evaluator(task_metrics(run.cfg), None, sampling(run), reference, run.engine)
     collect = CollectSamples()
     trainer = make_trainer(run, "evaluate", {}, [collect], logger=False)
     data = PromptDataModule([], run.data.test, policy.codec, 0, run.cfg["evaluate"]["batch_size"])

@@ -14,7 +14,7 @@ from rlhf_lightning.hydra_support import check_arguments, check_call, check_valu
 from rlhf_lightning.models import Sampling
 from rlhf_lightning.stages.ppo import check_settings
 
-GROUPS = ("task", "data", "model", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
+GROUPS = ("task", "data", "model", "rollout", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
 
 KEYS = {
     "task": ("name", "format", "max_prompt_tokens", "max_completion_tokens", "system", "objective", "metrics"),
@@ -95,7 +95,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "model")),
     "ppo": (
         PromptDataModule,
-        ("policy", "evaluator", "rewards", "reward_weights", "critic"),
+        ("policy", "evaluator", "rewards", "reward_weights", "critic", "engine"),
         ("loader", "trainer", "updates", "rewards", "critic", "patience", "export", "alarms", "stop_on"),
     ),
 }
@@ -133,6 +133,7 @@ def check_options(cfg: dict[str, Any]) -> None:
     _check_model(cfg["model"], "model")
     sampling = {k: v for k, v in cfg["evaluate"].items() if k != "batch_size"}
     check_arguments(Sampling, sampling, "evaluate", None)
+    check_call(cfg["rollout"], "rollout")
     check_call(cfg["trainer"], "trainer")
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)

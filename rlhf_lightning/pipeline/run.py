@@ -37,6 +37,7 @@ from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.rewards import Reward
+from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages import Sample
 from rlhf_lightning.state import State
 
@@ -77,6 +78,7 @@ class Run:
         policy: the same, loaded, where it already is.
         reward_model: the learned reward, where there is one.
         rewards: PPO's rewards by name, as far as they have been made.
+        engine: what draws responses.
         asked: the prompts of the stage predict.
         answers: what each policy answered to the test prompts.
         scores: for each policy, each reward of each answer.
@@ -93,6 +95,7 @@ class Run:
     policy: Policy | Classifier | None = None
     reward_model: RewardModel | None = None
     rewards: dict[str, Reward] = field(default_factory=dict)
+    engine: Engine = field(default_factory=NativeEngine)
     asked: list[PromptRow] = field(default_factory=list)
     answers: dict[str, list[Sample]] = field(default_factory=dict)
     scores: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)

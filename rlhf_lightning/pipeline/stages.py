@@ -92,7 +92,7 @@ def train_sft(run: Run) -> None:
     loader, options = cfg.pop("loader"), cfg.pop("trainer")
     policy = run.policy
     assert policy is not None
-    evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run))
+    evaluator = Evaluator(task_metrics(run.cfg), gold_mix(run), engine=run.engine)
     module = instantiate(cfg, policy=policy, evaluator=evaluator)
     data = SFTDataModule(run.data.train, run.data.validation, policy.codec, **loader, seed=run.cfg["seed"])
     remedy = "see task.max_prompt_tokens, task.max_completion_tokens"
@@ -160,13 +160,14 @@ def train_ppo(run: Run) -> None:
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
     mix = RewardMix({**gold_functions(run), **rewards}, on_failure=cfg["on_reward_failure"])
-    evaluator = Evaluator(task_metrics(run.cfg), mix)
+    evaluator = Evaluator(task_metrics(run.cfg), mix, engine=run.engine)
     module = instantiate(
         cfg,
         policy=policy,
         rewards=rewards,
         reward_weights=weights,
         critic=separate_critic(run, critic, policy),
+        engine=run.engine,
         evaluator=evaluator,
     )
     data = PromptDataModule(run.data.prompts, run.data.validation, policy.codec, **loader, seed=run.cfg["seed"])
@@ -284,7 +285,8 @@ def predict(run: Run) -> None:
     trainer = make_trainer(run, "predict", {}, [], logger=False)
     loader = PromptDataModule([], run.asked, policy.codec, 0, cfg["batch_size"])
     try:
-        batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling(run))), loader.val_dataloader())
+        evaluator = Evaluator(sampling=sampling(run), engine=run.engine)
+        batches = trainer.predict(EvaluateModule(policy, evaluator), loader.val_dataloader())
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise Interrupted from None
     samples = of_all_ranks([s for batch in batches or [] for s in batch], trainer)

@@ -1,5 +1,17 @@
 """Rollout: prompts in, sampled responses with log-probabilities, values and scores out."""
 
 from rlhf_lightning.rollout.collect import Rollout, collect, token_pairs, trimmed
+from rlhf_lightning.rollout.engine import Engine, GenerateEngine
+from rlhf_lightning.rollout.micro_batches import micro_batches
+from rlhf_lightning.rollout.native import NativeEngine
 
-__all__ = ["Rollout", "collect", "token_pairs", "trimmed"]
+__all__ = [
+    "Engine",
+    "GenerateEngine",
+    "NativeEngine",
+    "Rollout",
+    "collect",
+    "micro_batches",
+    "token_pairs",
+    "trimmed",
+]

@@ -12,7 +12,14 @@ from torch import Tensor
 from rlhf_lightning.data.batches import Batch, PromptBatch
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rollout.engine import Engine
+from rlhf_lightning.rollout.micro_batches import micro_batches
+
+IMPORTANCE_CAP = 2.0
+"""Bound of the importance weights (truncated importance sampling, as in F. Yao et al., "Your efficient RL framework
+secretly brings you off-policy RL training", 2025): above it one token could outweigh all others."""
 
 
 class Critic(Protocol):
@@ -32,6 +39,8 @@ class Rollout(Batch):
         response_ids: (b, r) int64, padded on the right.
         response_mask: (b, r) bool, true up to and including the first end-of-sequence token.
         logprobs: (b, r) of the response tokens under the policy that drew them, at the sampling temperature.
+        importance: (b, r) how much more likely the policy makes a token than what drew it, at most `IMPORTANCE_CAP`; 1
+            where both are the same.
         ref_logprobs: (b, r) likewise under the reference; equal to ``logprobs`` where there is none.
         values: (b, r) of the critic.
         scores: (b,) weighted sum of the rewards, before any penalty; 0 where a reward failed.
@@ -47,6 +56,7 @@ class Rollout(Batch):
     response_ids: Tensor
     response_mask: Tensor
     logprobs: Tensor
+    importance: Tensor
     ref_logprobs: Tensor
     values: Tensor
     scores: Tensor
@@ -113,27 +123,33 @@ def token_pairs(ids: Tensor, mask: Tensor) -> list[tuple[int, int]]:
 def collect(
     batch: PromptBatch,
     policy: Policy,
+    engine: Engine,
     rewards: RewardMix,
     sampling: Sampling,
     reference: Reference | None,
     critic: Critic | None,
-    forward_batch_size: int,
+    micro_batch_tokens: int | None = None,
     turn: int = 0,
 ) -> Rollout:
     """Sample a response to every prompt, score it, and look at it with policy, reference and critic.
 
+    What the engine had on the way is not computed again, where it computed with the policy's own weights in float32:
+    then it is the same but for rounding. Log-probabilities from another engine or in half precision are not what the
+    update will have: they are computed anew, and give the importance weights.
+
     Args:
         batch: the prompts.
         policy: draws the responses; its own value head gives the values where ``critic`` is None.
+        engine: how they are drawn.
         rewards: score the texts.
         sampling: how tokens are drawn. Log-probabilities are at its temperature.
         reference: what the KL is taken against; None where there is no KL penalty.
         critic: a critic apart from the policy.
-        forward_batch_size: rows a forward pass.
+        micro_batch_tokens: tokens a forward pass, see `micro_batches`.
         turn: which time responses are sampled; each has draws of its own.
     """
     clock = time.perf_counter()
-    answers = policy.complete(batch, sampling, turn)
+    answers = engine(policy, batch, sampling, turn)
     seconds = {"sample": time.perf_counter() - clock}
 
     clock = time.perf_counter()
@@ -144,15 +160,28 @@ def collect(
     clock = time.perf_counter()
     mask = answers.mask
     logprobs, ref_logprobs, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
-    by_length = (batch.prompt_mask.sum(1) + mask.sum(1)).argsort()
-    for rows in by_length.split(forward_batch_size):
-        inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, mask, rows, policy.kind == "causal")
-        width = inputs[2].shape[1]
-        output = policy.token_outputs(*inputs, sampling.temperature, with_values=critic is None)
-        logprobs[rows, :width] = output.logprobs
-        values[rows, :width] = critic(*inputs) if critic is not None else output.values  # type: ignore[assignment]
-        if reference is not None:
-            ref_logprobs[rows, :width] = reference.logprobs(*inputs, sampling.temperature)
+    known = engine.is_policy and policy.is_exact and answers.logprobs is not None
+    if known:
+        assert answers.logprobs is not None
+        logprobs = answers.logprobs.masked_fill(~mask, 0.0)
+        values = values if answers.values is None else answers.values.masked_fill(~mask, 0.0)
+    lengths = batch.prompt_mask.sum(1) + mask.sum(1)
+    if not known or critic is not None or reference is not None:
+        for rows in micro_batches(lengths, micro_batch_tokens, is_sharded(policy.model)):
+            inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, mask, rows, policy.kind == "causal")
+            width = inputs[2].shape[1]
+            if not known:
+                output = policy.token_outputs(*inputs, sampling.temperature, with_values=critic is None)
+                logprobs[rows, :width] = output.logprobs
+                if output.values is not None:
+                    values[rows, :width] = output.values
+            if critic is not None:
+                values[rows, :width] = critic(*inputs)
+            if reference is not None:
+                ref_logprobs[rows, :width] = reference.logprobs(*inputs, sampling.temperature)
+    importance = torch.ones_like(logprobs)
+    if answers.logprobs is not None and not known:
+        importance = (logprobs - answers.logprobs).masked_fill(~mask, 0.0).exp().clamp(max=IMPORTANCE_CAP)
     seconds["forward"] = time.perf_counter() - clock
 
     return Rollout(
@@ -161,6 +190,7 @@ def collect(
         response_ids=answers.ids,
         response_mask=mask,
         logprobs=logprobs,
+        importance=importance,
         ref_logprobs=ref_logprobs if reference is not None else logprobs,
         values=values.masked_fill(~mask, 0.0),
         scores=total.masked_fill(total.isnan(), 0.0),

@@ -18,6 +18,7 @@ from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.generation import Completions, Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages.sharding import shard_parts
 
 
@@ -42,6 +43,7 @@ class Evaluator(nn.Module):
             failures are masked, a mean is over the answers that have the reward, and ``unscored`` is the share of
             answers that lack one or more.
         sampling: how answers are drawn; greedy unless told otherwise.
+        engine: what draws a policy's answers; None is `NativeEngine`.
         reference: with it ``kl`` is reported: KL(policy || reference) of the whole next-token distributions, summed
             over each answer (nats), averaged over answers.
     """
@@ -52,8 +54,10 @@ class Evaluator(nn.Module):
         rewards: RewardMix | None = None,
         sampling: Sampling | None = None,
         reference: Reference | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__()
+        self.engine = engine or NativeEngine()
         self.metrics = nn.ModuleDict(metrics or {})
         self.guardrails = Guardrails()
         self.rewards, self.reference = rewards, reference
@@ -65,9 +69,16 @@ class Evaluator(nn.Module):
         """Which metric gave each of the measures that `compute` named."""
 
     @torch.no_grad()
+    def answer(self, policy: Policy | Classifier, batch: PromptBatch) -> Completions:
+        """Answers to a batch."""
+        if isinstance(policy, Classifier):
+            return policy.complete(batch, self.sampling)
+        return self.engine(policy, batch, self.sampling)
+
+    @torch.no_grad()
     def step(self, policy: Policy | Classifier, batch: PromptBatch) -> list[Sample]:
         """Answer a batch, add the answers to the metrics, and return them."""
-        answers = policy.complete(batch, self.sampling)
+        answers = self.answer(policy, batch)
         keep = [i for i, id in enumerate(batch.ids.tolist()) if id >= 0]
         rows, texts = [batch.rows[i] for i in keep], [answers.texts[i] for i in keep]
         lengths, ended = answers.lengths[keep].tolist(), answers.ended[keep].tolist()
@@ -152,6 +163,6 @@ class EvaluateModule(L.LightningModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
         """Answer a batch, measuring nothing."""
-        answers = self.policy.complete(batch, self.evaluator.sampling)
+        answers = self.evaluator.answer(self.policy, batch)
         answered = zip(batch.ids.tolist(), batch.rows, answers.texts, strict=True)
         return [Sample(i, row, text) for i, row, text in answered if i >= 0]

@@ -36,10 +36,10 @@ from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
-from rlhf_lightning.models.sharding import writable
+from rlhf_lightning.models.sharding import is_sharded, writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
-from rlhf_lightning.rollout import Rollout, collect, token_pairs, trimmed
+from rlhf_lightning.rollout import Engine, NativeEngine, Rollout, collect, micro_batches, token_pairs, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 from rlhf_lightning.stages.sharding import shard_parts
@@ -50,7 +50,7 @@ CHOICES = {
     "missing_eos": ("replace", "subtract"),
     "on_reward_failure": ("stop", "mask"),
 }
-AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_size"), 1) | dict.fromkeys(
+AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_tokens"), 1) | dict.fromkeys(
     ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
 )
 ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
@@ -120,8 +120,8 @@ class PPOModule(GuardedModule):
             noise any more: it helps where scores differ more between prompts than within.
         epochs: passes over each round of responses.
         minibatches: optimizer steps a pass.
-        micro_batch_size: responses of an update in memory at once; changes speed and memory, never the result.
-            None is all. A round is sampled in one go.
+        micro_batch_tokens: tokens, padding included, of an update in memory at once; changes speed and memory, never
+            the result. None is `rlhf_lightning.rollout.micro_batches.TOKENS`.
         clip_range: of the probability ratio.
         value_clip_range: of the value's move.
         vf_coef: weight of the value loss.
@@ -138,6 +138,7 @@ class PPOModule(GuardedModule):
         optimizer: made of parameter groups and ``lr``.
         schedule: made of the optimizer and the number of updates (rounds), stepped once a round.
         critic: a model of its own for the values, made with ``value_head=True``.
+        engine: what draws the responses; None is `NativeEngine`.
         seed: of sampling and of the order in which responses are learnt from.
         max_bad_steps: steps that can't be taken, for a number that is not finite, at which the training stops.
         evaluator: measures the answers to validation prompts; without one validation is skipped.
@@ -163,7 +164,7 @@ class PPOModule(GuardedModule):
         responses_per_prompt: int = 1,
         epochs: int = 4,
         minibatches: int = 1,
-        micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
         clip_range: float = 0.2,
         value_clip_range: float = 0.2,
         vf_coef: float = 0.1,
@@ -180,6 +181,7 @@ class PPOModule(GuardedModule):
         optimizer: optim.OptimizerFactory = optim.default_optimizer,
         schedule: optim.Schedule = optim.linear,
         critic: Policy | None = None,
+        engine: Engine | None = None,
         seed: int = 0,
         max_bad_steps: int = 3,
         evaluator: Evaluator | None = None,
@@ -195,6 +197,7 @@ class PPOModule(GuardedModule):
             _freeze_unused(policy, critic)
         self.automatic_optimization = False
         self.policy, self.critic, self.evaluator = policy, critic, evaluator
+        self.engine = engine or NativeEngine()
         self.rewards = RewardMix(rewards, reward_weights, on_reward_failure)
         self.unscored_rounds = 0
         self.reference = Reference(policy) if kl_coef else None
@@ -202,7 +205,7 @@ class PPOModule(GuardedModule):
             evaluator.reference = self.reference
         self.controller = AdaptiveKL(kl_coef, kl_target, kl_horizon) if kl == "adaptive" else FixedKL(kl_coef)
         self.kl_estimator, self.responses_per_prompt = kl_estimator, responses_per_prompt
-        self.epochs, self.minibatches, self.micro_batch_size = epochs, minibatches, micro_batch_size
+        self.epochs, self.minibatches, self.micro_batch_tokens = epochs, minibatches, micro_batch_tokens
         self.clip_range, self.value_clip_range, self.vf_coef = clip_range, value_clip_range, vf_coef
         self.gamma, self.lam = gamma, lam
         self.whiten_advantages, self.whiten_rewards = whiten_advantages, whiten_rewards
@@ -232,11 +235,12 @@ class PPOModule(GuardedModule):
         rollout = collect(
             batch,
             self.policy,
+            self.engine,
             self.rewards,
             self.sampling,
             self.reference,
             self._critic_values if self.critic is not None else None,
-            self.micro_batch_size or len(batch.rows),
+            self.micro_batch_tokens,
             self.rounds,
         )
         rollout = replace(rollout, scored=has_others(rollout.scored, self.responses_per_prompt))
@@ -250,10 +254,9 @@ class PPOModule(GuardedModule):
             rollout = self.level_values(rollout)
             advantages, returns, more = self.advantages(rollout)
             updating = time.perf_counter()
-            stats |= more | self.update(rollout, advantages, returns)
-        stats |= {f"seconds/{phase}": value for phase, value in rollout.seconds.items()}
-        stats["seconds/update"] = time.perf_counter() - updating
-        stats["tokens_per_second"] = float(rollout.response_mask.sum()) / (time.perf_counter() - clock)
+            stats |= more | self.update(rollout, advantages * rollout.importance, returns)
+        seconds = {**rollout.seconds, "update": time.perf_counter() - updating}
+        stats |= self.speed(rollout, seconds, time.perf_counter() - clock)
         stats["prompt_truncated"] = float(batch.truncated.float().mean())
 
         if self.reference is not None:
@@ -329,6 +332,7 @@ class PPOModule(GuardedModule):
         """What there is to say of a round's responses, scored or not."""
         mask = rollout.response_mask
         stats: dict[str, Any] = {
+            "importance": masked_mean(rollout.importance, mask),
             "eos_rate": rollout.ended.float().mean(),
             "length": mask.sum(1).float().mean(),
             "distinct_2": self._distinct_pairs(rollout),
@@ -344,6 +348,15 @@ class PPOModule(GuardedModule):
             for name, failures in self.rewards.failures.items():
                 stats[f"failures/{name}"] = self._sum_over_ranks(torch.tensor(float(failures), device=self.device))
         return stats
+
+    def speed(self, rollout: Rollout, seconds: Mapping[str, float], total: float) -> dict[str, float]:
+        """Seconds and tokens a second of each phase: the responses' tokens for sampling and in all, else all tokens, as
+        often as they are read."""
+        drawn, read = float(rollout.response_mask.sum()), float(rollout.lengths.sum())
+        tokens = {"sample": drawn, "score": read, "forward": read, "update": read * self.epochs}
+        stats = {f"seconds/{phase}": value for phase, value in seconds.items()}
+        stats |= {f"tokens_per_second/{phase}": tokens[phase] / max(seconds[phase], 1e-9) for phase in tokens}
+        return {**stats, "tokens_per_second": drawn / total}
 
     def _distinct_pairs(self, rollout: Rollout) -> float:
         """How many of the pairs of tokens that follow each other in a round's responses are different, over all ranks.
@@ -396,7 +409,8 @@ class PPOModule(GuardedModule):
 
         Returns:
             Statistics: token-weighted means over all steps that were taken; and ``logprob_gap``, the largest
-            difference between the log-probabilities at sampling and at the first step (0 but for rounding).
+            difference between the log-probabilities at sampling and at the first step (0 but for rounding); and
+            ``padding``, its share in what went through the policy.
 
         Raises:
             UserError: if there are fewer responses than minibatches.
@@ -407,6 +421,7 @@ class PPOModule(GuardedModule):
             )
         optimizer = self.optimizers()
         world = self.trainer.world_size
+        lengths, places = rollout.lengths, 0
         sums: dict[str, Tensor | float] = defaultdict(float)
         taken = 0
         gap = torch.zeros((), device=self.device)
@@ -415,12 +430,13 @@ class PPOModule(GuardedModule):
                 shuffled(len(rollout), self.seed, self.rounds * self.epochs + epoch), device=self.device
             )
             for step, rows in enumerate(order.tensor_split(self.minibatches)):
-                # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
-                rows = rows[rollout.lengths[rows].argsort()]
                 global_tokens = self._sum_over_ranks(rollout.learnt_mask[rows].sum().float()).clamp(min=1)
-                parts = rows.split(self.micro_batch_size or len(rows))
+                # Micro-batches of like lengths hold the least padding; their order within a step changes nothing.
+                groups = micro_batches(lengths[rows], self.micro_batch_tokens, is_sharded(self.policy.model))
+                parts = [rows[group] for group in groups]
                 means: dict[str, Tensor | float] = defaultdict(float)
                 for i, part in enumerate(parts):
+                    places += len(part) * self._places(rollout, part)
                     texts = [rollout.texts[k] for k in part.tolist()]
                     mask = rollout.response_mask[part]
                     # The strategy averages gradients over ranks; `world` turns that into the sum we weight ourselves.
@@ -447,7 +463,14 @@ class PPOModule(GuardedModule):
                 optimizer.zero_grad()  # type: ignore[union-attr]
         if world > 1:
             gap = self.trainer.strategy.reduce(gap, reduce_op="max")  # type: ignore[assignment]
-        return {name: value / taken for name, value in sums.items()} | {"logprob_gap": gap}
+        padding = 1 - float(lengths.sum()) * self.epochs / places
+        return {name: value / taken for name, value in sums.items()} | {"logprob_gap": gap, "padding": padding}
+
+    def _places(self, rollout: Rollout, rows: Tensor) -> int:
+        """Places of a row, tokens or padding, when these go through the policy together."""
+        if self.policy.has_plain_head:
+            return int(rollout.lengths[rows].max())
+        return int(rollout.prompt_mask[rows].sum(1).max() + rollout.response_mask[rows].sum(1).max())
 
     def _over_ranks(self, means: Mapping[str, Tensor | float], norm: Tensor) -> dict[str, Tensor]:
         """A step's statistics over all ranks. The ratio's variance is made of two means, so that it is the whole's."""

@@ -76,7 +76,7 @@ def translation(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
     names = ["bleu", "chrf", "kl", "length", "eos_rate"]
     ppo = ["stages=[ppo]", "ppo.lr=5e-5", "ppo.value_lr=2e-3", "ppo.updates=150", "ppo.epochs=1", "ppo.minibatches=4"]
     ppo += ["ppo.temperature=0.4"]  # nearer to the greedy answers that are measured than the default
-    ppo += ["ppo.loader.batch_size=64", "ppo.responses_per_prompt=4", "ppo.micro_batch_size=32"]
+    ppo += ["ppo.loader.batch_size=64", "ppo.responses_per_prompt=4"]
     ppo += ["ppo.trainer.val_check_interval=25"]
     for seed in seeds:
         sft = out / f"sft_{seed}"

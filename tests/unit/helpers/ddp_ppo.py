@@ -74,7 +74,7 @@ def main(model: str, out: str, what: str) -> None:
             {"length": fails_on_rank_1 if masked else length_reward},
             epochs=2,
             minibatches=2,
-            micro_batch_size=1,
+            micro_batch_tokens=1,
             lr=1e-3,
             critic=critic,
             on_reward_failure="mask" if masked else "stop",

@@ -100,7 +100,7 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
         kl_target=0.05,
         kl_horizon=40,
         epochs=2,
-        micro_batch_size=micro,
+        micro_batch_tokens=micro,
         responses_per_prompt=2 if extra == "several" else 1,
         lr=0.1,
         seed=2,

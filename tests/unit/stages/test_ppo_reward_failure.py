@@ -121,7 +121,7 @@ def test_masking_is_leaving_out(kind: str, each: int, failed: list, kept: list, 
 
     policy = make_policy(kind, wild_head=True)
     options = {"responses_per_prompt": each, "missing_eos_penalty": 0.0, "max_grad_norm": 0, "whiten_rewards": True}
-    train(make_trainer, policy, failing_for(*failed), cls=Spy, epochs=2, micro_batch_size=2, **options)
+    train(make_trainer, policy, failing_for(*failed), cls=Spy, epochs=2, micro_batch_tokens=40, **options)
     assert (seen["expected"] - seen["before"]).abs().max() > 1e-3
     torch.testing.assert_close(weights(policy), seen["expected"], atol=1e-5, rtol=1e-3)
 

@@ -1,0 +1,35 @@
+"""How many rows go through a model at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_lightning.rollout import micro_batches
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 200))
+def test_every_row_once_within_the_budget(lengths: list[int], tokens: int) -> None:
+    """All rows are there; no group holds more places than allowed, unless it is one long row; the longest first."""
+    groups = [group.tolist() for group in micro_batches(torch.tensor(lengths), tokens)]
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= tokens
+    assert [lengths[i] for group in groups for i in group] == sorted(lengths, reverse=True)
+
+
+def test_by_hand() -> None:
+    """Of 10, 3, 4, 9 and 2 tokens, 20 at once: 10 and 9 together, then 4, 3 and 2."""
+    groups = micro_batches(torch.tensor([10, 3, 4, 9, 2]), 20)
+    assert [group.tolist() for group in groups] == [[0, 3], [2, 1, 4]]
+
+
+@pytest.mark.parametrize(("others", "sizes"), [(1, [5]), (2, [2, 3]), (4, [1, 1, 1, 2]), (5, [1] * 5)])
+def test_as_many_groups_as_other_ranks(others: int, sizes: list[int], monkeypatch) -> None:
+    """Where another rank needs more groups, the largest are halved until there are as many."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count, op: count.fill_(max(int(count), others)))
+    groups = micro_batches(torch.tensor([5, 5, 5, 5, 5]), 100, in_step=True)
+    assert sorted(map(len, groups)) == sizes
+    assert sorted(torch.cat(groups).tolist()) == list(range(5))
