@@ -387,6 +387,8 @@ def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Modul
     _need_peft()
     from peft import LoraConfig, get_peft_model
 
+    from rlhf_lightning.models.adapters import in_one_piece
+
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     heads = (
         [name for name, _ in model.named_modules() if name.rpartition(".")[2] in HEADS]
@@ -402,9 +404,11 @@ def add_lora(model: PreTrainedModel, lora: LoraSpec, task_type: str) -> nn.Modul
         exclude_modules=rf"({'|'.join(map(re.escape, heads))})(\..*)?" if heads else None,
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
     except ValueError as error:
         raise UserError(f"model.lora.target_modules={targets!r} does not fit this model: {error}") from error
+    in_one_piece(wrapped)
+    return wrapped
 
 
 def has_adapter(model: nn.Module) -> bool:
