@@ -240,10 +240,14 @@ class Policy(nn.Module):
         if self.value_head is not None:
             shard(self.value_head, mesh)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, merge: bool | None = None) -> Path:
         """Write a Hugging Face folder (safetensors, tokenizer, generation config); whole or not at all.
 
         Where the weights are dealt out to several ranks all of them have to call, and rank zero writes.
+
+        Args:
+            folder: where to.
+            merge: whether an adapter is merged into the weights; None is as `LoraSpec` has it.
 
         Raises:
             UserError: if it can't be written.
@@ -255,7 +259,7 @@ class Policy(nn.Module):
         working = inner.generation_config
 
         def fill(path: Path) -> None:
-            save_model(model, self.codec.tokenizer, path, self.lora.merge)
+            save_model(model, self.codec.tokenizer, path, self.lora.merge if merge is None else merge)
 
         exported = copy.deepcopy(self._exported_generation_config)
         exported.pad_token_id, exported.eos_token_id = self.codec.pad_id, working.eos_token_id

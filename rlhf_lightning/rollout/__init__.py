@@ -4,12 +4,14 @@ from rlhf_lightning.rollout.collect import Rollout, collect, token_pairs, trimme
 from rlhf_lightning.rollout.engine import Engine, GenerateEngine
 from rlhf_lightning.rollout.micro_batches import micro_batches
 from rlhf_lightning.rollout.native import NativeEngine
+from rlhf_lightning.rollout.vllm import VLLMEngine
 
 __all__ = [
     "Engine",
     "GenerateEngine",
     "NativeEngine",
     "Rollout",
+    "VLLMEngine",
     "collect",
     "micro_batches",
     "token_pairs",
