@@ -240,7 +240,7 @@ def described(case: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     given = {**case, "model": str(model), "threads": args.threads, "temperature": 0.7}
     if case["work"] in ("ppo", "reward"):
         given["reward_model"] = str(made(args.cache / f"{size}-reward", lambda folder: reward_model(folder, model)))
-    texts, count = Texts(model), args.rows or case.get("count", 0)
+    texts, count = Texts(model), case.get("count", 0)
     if case["work"] == "ppo":
         given |= {"rows": texts.prompts(case["batch"] * 4, *case["prompt"]), "unit": case["batch"]}
         given["updates"] = args.updates or case["updates"]
@@ -301,7 +301,8 @@ def side(python: str, script: str, given: dict[str, Any]) -> dict[str, float]:
 
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Pairs of a case: ours, the peer, ours, the peer, ..."""
-    given = described(CASES[name], args)
+    case = CASES[name]
+    given = described({**case, "count": args.rows} if args.rows else case, args)
     result: dict[str, Any] = {"case": name, "pairs": []}
     if "held" in given:
         result["loss_before"] = held_out(given, given["reward_model" if given["work"] == "reward" else "model"])
