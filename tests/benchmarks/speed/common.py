@@ -16,12 +16,18 @@ def work() -> dict[str, Any]:
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     os.environ["OMP_NUM_THREADS"] = str(given["threads"])
     import torch
-    import transformers
 
     torch.set_num_threads(given["threads"])
+    hush()
+    return given
+
+
+def hush() -> None:
+    """Let transformers say nothing but errors."""
+    import transformers
+
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return given
 
 
 def say(**figures: Any) -> None:

@@ -11,9 +11,11 @@ the peer of `sample-*` is transformers' own `generate`, in this environment.
 - `sft-*`, `reward-*`: an epoch over rows of 10 to 300 tokens. Both sides have the same model folder, tokens, batch
   size, learning rate (constant), AdamW (betas 0.9 and 0.95, eps 1e-5, no weight decay), gradient norm bound 1, float32
   and threads, and learn completions alone; each has its own order of the rows. The peer runs as it comes (`peer`, a
-  random order) and with its sampler for rows of like length (`peer grouped`). TRL's `packing` is left out: it keeps
-  rows apart only with flash attention, which a CPU has not. The first step is a warm-up (see `common.epoch`). The loss
-  on rows that nobody trained on, before and after, is computed by `heldout.py` for both sides alike.
+  random order) and with its sampler for rows of like length (`peer grouped`), which sorts within a quarter of the rows
+  at most, so that a short epoch shows it at less than its best: `--rows` makes it longer. TRL's `packing` is left
+  out: it keeps rows apart only with flash attention, which a CPU has not. The first step is a warm-up (see
+  `common.epoch`). The loss on rows that nobody trained on, before and after, is computed by `heldout.py` for both sides
+  alike.
 - `sample-*`: answers whose lengths were drawn beforehand, the same for both sides.
 """
 
@@ -31,6 +33,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from common import hush
 
 HERE = Path(__file__).resolve().parent
 SAMPLE_TEXT = HERE.parents[2] / "tasks"
@@ -355,6 +359,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("outputs/speed"), help="where the models are made")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    hush()
     args.cache.mkdir(parents=True, exist_ok=True)
     args.cache = args.cache.resolve()
     return args
