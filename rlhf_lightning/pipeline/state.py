@@ -24,6 +24,7 @@ INDIFFERENT = (
     "paths",
     "logger",
     "samples",
+    "profile",
     "trainer.enable_progress_bar",
     *(f"data.{part}" for part in ROWS),
 )
