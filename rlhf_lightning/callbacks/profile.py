@@ -10,6 +10,8 @@ import lightning as L
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from rlhf_lightning.stages.timing import apart
+
 TRACE, TABLE = "trace.json.gz", "profile.txt"
 
 ROWS = 40
@@ -39,11 +41,11 @@ class Profile(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin, on rank zero."""
+        self._steps = 0
         if not trainer.is_global_zero:
             return
         for name in (TRACE, TABLE):
             (self.folder / name).unlink(missing_ok=True)  # those of an earlier start would pass for this one's
-        self._steps = 0
         self._gpu = pl_module.device.type == "cuda"
         self._profiler = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._gpu else [])],
@@ -57,13 +59,16 @@ class Profile(L.Callback):
     ) -> None:
         """The next step: here and not where the last one ended, as a validation may come between."""
         if self._profiler is not None and self._steps:
-            self._profiler.step()
+            with apart(pl_module):
+                self._profiler.step()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stop after the last one."""
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Stop after the last one; the other ranks wait, so that it is no part of any one's time."""
         self._steps += 1
         if self._steps == 2 + self.active:
-            self._stop()
+            with apart(pl_module):
+                self._stop()
+                trainer.strategy.barrier()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What a validation does may be many times what a step does, and would fill the memory."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,39 +63,27 @@ class Times:
     Attributes:
         logged_at: optimizer steps by then.
         ended: when the batch before this one ended; NaN where there was none.
-        arrived: when this batch came.
-        started: when its step began.
+        started: when this batch came.
         wait, step: seconds so far, as in `speed`.
         read: `amounts` so far.
     """
 
     logged_at: int
     ended: float = math.nan
-    arrived: float = math.nan
     started: float = math.nan
     wait: float = 0.0
     step: float = 0.0
     read: Tensor | None = None
 
 
-class _Arrival(L.Callback):
-    """Tells a module that its batch is there: callbacks that write checkpoints come after all others."""
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if isinstance(pl_module, TimedModule):
-            pl_module.batch_arrived()
-
-
 class TimedModule(L.LightningModule):
     """A stage that logs where its time goes, over all ranks.
 
     ``<stage>/seconds/data`` is the time from the end of the step before (or of the validation after it) to the batch,
-    ``<stage>/seconds/step`` that from there to the end of the step. A checkpoint written between the two is in
-    neither. Where `read` says what is in a batch, ``<stage>/tokens_per_second`` and ``<stage>/padding`` come with them.
-    The first step follows upon none, so its wait and its speed are not logged. Batches that are accumulated are one
-    step, and make one figure.
+    ``<stage>/seconds/step`` that from there to the end of the step. What callbacks do `apart`, as writing a checkpoint,
+    is in neither. Where `read` says what is in a batch, ``<stage>/tokens_per_second`` and ``<stage>/padding`` come with
+    them. The first step follows upon none, so its wait and its speed are not logged. Batches that are accumulated are
+    one step, and make one figure.
     """
 
     stage: str
@@ -113,22 +102,20 @@ class TimedModule(L.LightningModule):
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._times.ended = time.perf_counter()
 
-    def configure_callbacks(self) -> list[L.Callback]:
-        """What sees a batch before a checkpoint is written."""
-        return [_Arrival()]
-
-    def batch_arrived(self) -> None:
-        """The batch is there."""
-        self._times.arrived = time.perf_counter()
+    def leave_out(self, seconds: float) -> None:
+        """So much of the time since the last mark was spent on something else."""
+        self._times.ended += seconds
+        self._times.started += seconds
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """The step begins: after the callbacks, of which one may have written a checkpoint."""
-        self._times.started = time.perf_counter()
+        """The batch is there."""
+        times, now = self._times, time.perf_counter()
+        times.wait += now - times.ended
+        times.started = now
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add up, and log once an optimizer step was taken."""
         times, now = self._times, time.perf_counter()
-        times.wait += times.arrived - times.ended
         times.step += now - times.started
         times.ended = now
         if (read := self.read(batch)) is not None:
@@ -149,3 +136,12 @@ class TimedModule(L.LightningModule):
             together = self.trainer.strategy.reduce(together, reduce_op="sum")  # type: ignore[assignment]
         wait, step, *read = together.tolist()
         return speed(wait / ranks, step / ranks, read or None)
+
+
+@contextmanager
+def apart(module: L.LightningModule) -> Iterator[None]:
+    """What is done within it is no part of a training's time, where the module keeps one."""
+    begun = time.perf_counter()
+    yield
+    if isinstance(module, TimedModule):
+        module.leave_out(time.perf_counter() - begun)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import lightning as L
 import pytest
 import torch
 from helpers.tiny_models import demonstrations, length_reward, rows
+from lightning.pytorch.loggers import CSVLogger
 
 from rlhf_lightning.callbacks import Profile
 from rlhf_lightning.data.modules import PromptDataModule, SFTDataModule
+from rlhf_lightning.report.curves import read_curves
 from rlhf_lightning.stages import Evaluator, PPOModule, SFTModule
 
 
@@ -49,6 +52,17 @@ def test_two_steps_are_recorded_and_then_no_more(make_policy, make_trainer, tmp_
     assert table.startswith("2 steps after the first 2")
     assert str(tmp_path / "sft" / "profile.txt") in profile.told[0]
     assert str(tmp_path / "sft" / "trace.json.gz") in profile.told[1]
+
+
+def test_writing_it_is_not_counted_as_a_step(make_policy, make_trainer, tmp_path, monkeypatch) -> None:
+    """However long it takes."""
+    logger = CSVLogger(tmp_path, name="sft", version="")
+    write = Profile._write
+    monkeypatch.setattr(Profile, "_write", lambda *args: (write(*args), time.sleep(5)))
+    train(make_policy, make_trainer, Profile(tmp_path / "sft"), logger=logger, log_every_n_steps=1)
+    curves = read_curves(tmp_path, ["sft"])["sft"]
+    assert len(curves["sft/seconds/step"].values) == 8
+    assert max(curves["sft/seconds/step"].values + curves["sft/seconds/data"].values) < 4
 
 
 def test_profiling_changes_no_weight(make_policy, make_trainer, tmp_path) -> None:
