@@ -26,6 +26,7 @@ INDIFFERENT = (
     "paths",
     "logger",
     "samples",
+    "profile",
     "trainer.enable_progress_bar",
     *(f"data.{part}" for part in ROWS),
 )

@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(str(Path.cwd()))  # for modules of the user's own; last, to shadow nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, and not as Hydra prints them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler otherwise says on the screen that it starts
     _failures.clear()
     _preempted.clear()
     try:

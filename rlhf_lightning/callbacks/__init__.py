@@ -2,6 +2,7 @@
 
 from rlhf_lightning.callbacks.alarms import Alarms
 from rlhf_lightning.callbacks.checkpoints import BestModel, Checkpoints, newest_checkpoint
+from rlhf_lightning.callbacks.profile import Profile
 from rlhf_lightning.callbacks.progress import Progress
 from rlhf_lightning.callbacks.samples import CollectSamples, LogSamples
 from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
@@ -13,6 +14,7 @@ __all__ = [
     "CollectSamples",
     "LogSamples",
     "Preempted",
+    "Profile",
     "Progress",
     "StopRequest",
     "newest_checkpoint",

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
+from rlhf_lightning.stages.timing import apart
 
 STATE, CURVES, BEST = "state.ckpt", "metrics.csv", "best.json"
 
@@ -179,7 +180,8 @@ class Checkpoints(Checkpoint):
         progress.total.ready -= 1
         progress.current.ready -= 1
         try:
-            self._consider(trainer)
+            with apart(pl_module):
+                self._consider(trainer)
         finally:
             progress.total.ready += 1
             progress.current.ready += 1

@@ -24,7 +24,7 @@ from rlhf_lightning.pipeline.run import (
     say,
     tell,
 )
-from rlhf_lightning.report import PolicyResult, print_report, read_samples, write_report
+from rlhf_lightning.report import PolicyResult, print_report, read_samples, read_times, write_report
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
 
@@ -201,6 +201,7 @@ def log_results(run: Run, n: int = 50) -> None:
 def finish(run: Run) -> None:
     """Write everything, and show it."""
     finish_wandb(run)
+    run.results.time = read_times(run.dir, run.results.stages)
     save_results(run)
     if is_rank_zero():
         write_report(run.dir)

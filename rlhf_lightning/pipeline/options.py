@@ -37,6 +37,7 @@ TYPES: dict[str, Any] = {
     "reward_model": str | None,
     "seed": int,
     "samples": int,
+    "profile": bool,
     "task.max_prompt_tokens": int,
     "task.max_completion_tokens": int,
     "task.objective": str | None,

@@ -19,6 +19,7 @@ from rlhf_lightning.callbacks import (
     Checkpoints,
     LogSamples,
     Preempted,
+    Profile,
     Progress,
     StopRequest,
     newest_checkpoint,
@@ -208,7 +209,8 @@ def fit(
         folder / "checkpoints", folder / CURVES, 60 * settings["minutes"], settings["keep"], run.stop, best
     )
     start = newest_checkpoint(keeper.folder)
-    watching = [LogSamples(stage), *callbacks, *([best] if best else []), keeper]
+    profiles = [Profile(folder, active=1 if stage == "ppo" else 2)] if run.cfg["profile"] else []  # a round is long
+    watching = [LogSamples(stage), *callbacks, *([best] if best else []), keeper, *profiles]
     options = {**options, "enable_checkpointing": True}
     if not data.validation:  # type: ignore[attr-defined]
         options["limit_val_batches"] = 0  # a validation of nothing would be a place where no checkpoint is saved
@@ -231,6 +233,9 @@ def fit(
         if not trainer.global_step:
             raise
         failure = error
+    finally:
+        for text in (text for profile in profiles for text in profile.told):
+            say(f"{stage}: {text}")
     interrupted = interrupted or trainer.interrupted
     if not trainer.global_step and not interrupted:
         raise UserError(

@@ -8,6 +8,7 @@ from rlhf_lightning.report.html import write_report
 from rlhf_lightning.report.results import PolicyResult, RunResults, Sample, read_samples, write_samples
 from rlhf_lightning.report.screen import print_report, results_table, samples_table
 from rlhf_lightning.report.summary import headline
+from rlhf_lightning.report.times import read_times
 
 __all__ = [
     "PolicyResult",
@@ -16,6 +17,7 @@ __all__ = [
     "headline",
     "print_report",
     "read_samples",
+    "read_times",
     "results_table",
     "samples_table",
     "write_report",

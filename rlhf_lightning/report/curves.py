@@ -19,7 +19,7 @@ MAX_POINTS = 400
 
 FIRST = ("score", "reward", "reward/", "total_reward", "kl")
 LATER = ("accuracy", "margin", "entropy", "length", "eos_rate", "kl_coef", "policy_loss", "value_loss")
-LAST = ("lr", "grad_norm", "tokens", "seconds", "time")
+LAST = ("lr", "grad_norm", "tokens", "padding", "seconds", "time")
 
 # Matplotlib wants colours, the page has variables: these stand in for them and are replaced in the finished SVG.
 INK, FAINT = "#010203", "#010204"
@@ -56,6 +56,21 @@ class Line(NamedTuple):
     """Place in the page's palette; from 8 on the colours come again with another dash and marker."""
     marked: bool = False
     """Draw a dot at each point."""
+
+
+class Area(NamedTuple):
+    """A layer of a stack to draw: the space between two stairs.
+
+    Attributes:
+        edges: (n + 1) where the steps begin and end.
+        low, high: (n) heights of its lower and upper side.
+        color: place in the page's palette.
+    """
+
+    edges: list[float]
+    low: list[float]
+    high: list[float]
+    color: int
 
 
 def read_curves(run_dir: str | Path, stages: Iterable[str]) -> dict[str, dict[str, Curve]]:
@@ -147,15 +162,21 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
 
 
 def draw_together(
-    parts: Sequence[tuple[str, Sequence[Line]]], *, label: str, x_label: str = "step", mark: float | None = None
+    parts: Sequence[tuple[str, Sequence[Line | Area]]],
+    *,
+    label: str,
+    x_label: str = "step",
+    mark: float | None = None,
+    from_zero: bool = False,
 ) -> str:
     """Pictures one above the other that share the horizontal axis, as one ``<svg>`` element; see `draw`.
 
     Args:
-        parts: of each the title of its vertical axis, and its lines.
+        parts: of each the title of its vertical axis, and its lines or the layers of its stack.
         label: what the picture shows, for readers that cannot see it.
         x_label: the title of the horizontal axis.
         mark: where a vertical line goes through all of them.
+        from_zero: let the vertical axes begin at 0, so that heights can be compared.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -177,6 +198,7 @@ def draw_together(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.color": FAINT,
         "grid.alpha": 0.5,
         "grid.linewidth": 0.5,
@@ -184,20 +206,25 @@ def draw_together(
         "axes.formatter.useoffset": False,
     }
     with matplotlib.rc_context(settings):
-        wide, high = (3.7, 2.2) if len(parts) == 1 else (6.4, 0.5 + 1.3 * len(parts))
+        heights = [1.6 if any(isinstance(line, Area) for line in lines) else 1.0 for _, lines in parts]
+        wide, high = (3.7, 2.2) if len(parts) == 1 else (6.4, 0.5 + 1.3 * sum(heights))
         figure = Figure(figsize=(wide, high))
         FigureCanvasSVG(figure)
         # Room for tick labels of seven digits, in inches: a layout that measures them takes twice as long to draw.
         left = 0.85 if any(y_label for y_label, _ in parts) else 0.62
         edges = {"left": left / wide, "right": 1 - 0.12 / wide, "bottom": 0.42 / high, "top": 1 - 0.2 / high}
-        stacked = figure.subplots(len(parts), sharex=True, squeeze=False, gridspec_kw=edges)[:, 0]
+        grid: Any = {**edges, "height_ratios": heights}
+        stacked = figure.subplots(len(parts), sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
         for axes, (y_label, lines) in zip(stacked, parts, strict=True):
             for line in lines:
-                _plot(axes, line)
+                _fill(axes, line) if isinstance(line, Area) else _plot(axes, line)
+            if from_zero:
+                axes.set_ylim(bottom=0)
             if mark is not None:
                 axes.axvline(mark, color=INK, linewidth=0.8, linestyle=DASHES[1])
             axes.set_ylabel(y_label)
             axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        figure.align_ylabels(stacked)
         stacked[-1].set_xlabel(x_label)
         steps = {"integer": True, "min_n_ticks": 1} if x_label in TIMES else {}
         stacked[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], **steps))
@@ -218,6 +245,12 @@ def _plot(axes: Any, line: Line) -> None:
         marker=marker,
         markersize=3.5,
     )
+
+
+def _fill(axes: Any, area: Area) -> None:
+    color = LINE_COLORS[area.color % len(LINE_COLORS)]
+    # The thin line of the same colour closes the seam that is seen where two areas meet.
+    axes.stairs(area.high, area.edges, baseline=area.low, fill=True, facecolor=color, edgecolor=color, linewidth=0.3)
 
 
 def thin_out(curve: Curve, limit: int = MAX_POINTS) -> Curve:

@@ -26,6 +26,7 @@ from rlhf_lightning.report.summary import (
     result_columns,
     stage_title,
 )
+from rlhf_lightning.report.times import is_about_time, time_section
 from rlhf_lightning.report.winrate import win_rate
 
 OPEN_PANELS = 9
@@ -61,6 +62,7 @@ def write_report(run_dir: str | Path) -> Path:
         *(_stage_section(stage, drawn, leading) for stage, drawn in curves.items()),
         _reward_model_section(results),
         _samples_section(samples, results),
+        time_section(curves),
         _settings_section(run_dir),
         _notes_section(results),
     ]
@@ -197,7 +199,7 @@ def _win_rate_section(samples: Sequence[Sample], results: RunResults) -> str:
 
 
 def _stage_section(stage: str, curves: dict[str, Curve], leading: Sequence[str]) -> str:
-    drawn = panels(stage, curves, leading)
+    drawn = [panel for panel in panels(stage, curves, leading) if not is_about_time(panel.name)]
     if not drawn:
         return ""
     legend = ""

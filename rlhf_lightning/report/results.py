@@ -31,6 +31,20 @@ class PolicyResult:
 
 
 @dataclass
+class StageTime:
+    """Where the time of a stage's training went; validation, checkpoints and loading are not in it."""
+
+    words: str
+    """The same in words: "62 s: update 58 %, sample 22 %, ..."."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Phase to its seconds, the longest first."""
+    tokens_per_second: float | None = None
+    """Of the whole training; PPO counts the tokens of responses."""
+    padding: float | None = None
+    """Mean share of padding among the positions that went through the model."""
+
+
+@dataclass
 class RunResults:
     """All results of a run, as ``metrics.json`` holds them."""
 
@@ -56,6 +70,8 @@ class RunResults:
     """Stage to the number of batches (PPO's rounds) after which it gave its model, where that was chosen."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage to its wall-clock time."""
+    time: dict[str, StageTime] = field(default_factory=dict)
+    """Stage to where the time of its training went."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of the results has to know."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -110,6 +126,7 @@ class RunResults:
             reward_model=None if content.get("reward_model") is None else fields.numbers("reward_model"),
             exported=fields.numbers("exported"),
             seconds=fields.numbers("seconds"),
+            time={stage: _stage_time(time) for stage, time in fields.parts("time").items()},
             notes=fields.texts("notes"),
             versions={name: str(version) for name, version in (fields.optional("versions", dict) or {}).items()},
         )
@@ -119,6 +136,15 @@ class RunResults:
             if direction not in DIRECTIONS:
                 raise UserError(f"{path}: directions.{name} is {direction!r}, expected max, min or null")
         return results
+
+
+def _stage_time(fields: _Fields) -> StageTime:
+    return StageTime(
+        fields.text("words"),
+        fields.numbers("seconds"),
+        fields.optional("tokens_per_second", float),
+        fields.optional("padding", float),
+    )
 
 
 @dataclass
@@ -235,7 +261,7 @@ class _Fields:
         value = self.content.get(name)
         if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
             return value
-        raise self._wrong(name, {int: "a whole number", str: "a string", dict: "an object"}[kind])
+        raise self._wrong(name, {int: "a whole number", float: "a number", str: "a string", dict: "an object"}[kind])
 
     def texts(self, name: str) -> list[str]:
         value = self.content.get(name, [])
@@ -251,6 +277,10 @@ class _Fields:
 
     def inside(self, name: str) -> _Fields:
         return _Fields(self.optional(name, dict) or {}, f"{self.place}: {name}")
+
+    def parts(self, name: str) -> dict[str, _Fields]:
+        fields = self.inside(name)
+        return {key: fields.inside(key) for key in fields.content}
 
     def numbers(self, name: str) -> dict[str, float]:
         fields = self.inside(name)

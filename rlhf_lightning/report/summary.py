@@ -45,6 +45,7 @@ PLAIN_WORDS = {
     "grad_norm": "Gradient norm",
     "lr": "Learning rate",
     "tokens_per_second": "Tokens a second",
+    "padding": "Share of padding",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",

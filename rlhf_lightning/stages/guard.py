@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.stages.timing import TimedModule
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Watched:
         return found
 
 
-class GuardedModule(L.LightningModule):
+class GuardedModule(TimedModule):
     """A stage that takes no step on numbers that are not finite.
 
     Such a step is left out as a whole, on every rank; the samples behind it are written to ``bad_batch/`` in the

@@ -16,15 +16,17 @@ from rlhf_lightning.models.reward_model import RewardModel
 from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
 from rlhf_lightning.stages.sharding import shard_parts
+from rlhf_lightning.stages.timing import amounts
 
 
 class RewardModule(GuardedModule):
     """The Bradley-Terry loss on pairs of completions.
 
-    Logs ``reward/loss`` and ``reward/accuracy``; after each validation ``reward/val/accuracy``, beside it
-    ``reward/val/longer_wins`` (how often the longer completion was preferred: the rule to beat; a tie counts one half),
-    ``reward/val/accuracy_chosen_longer`` and ``_shorter``, and ``reward/val/calibration_error``: the mean difference
-    between the predicted probability of the preference and its frequency, in ten bins of confidence.
+    Logs ``reward/loss``, ``reward/accuracy`` and its speed (`TimedModule`); after each validation
+    ``reward/val/accuracy``, beside it ``reward/val/longer_wins`` (how often the longer completion was preferred: the
+    rule to beat; a tie counts one half), ``reward/val/accuracy_chosen_longer`` and ``_shorter``, and
+    ``reward/val/calibration_error``: the mean difference between the predicted probability of the preference and its
+    frequency, in ten bins of confidence.
 
     Args:
         model: the reward model to train.
@@ -71,6 +73,11 @@ class RewardModule(GuardedModule):
         self.watch(lambda: self._texts(batch), chosen=chosen, rejected=rejected)
         log_step(self, "reward", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss", "accuracy"))
         return loss * batch.portion.scale
+
+    def read(self, batch: PairBatch) -> Tensor:
+        """The tokens of both texts of each pair."""
+        lengths = batch.mask.sum(1)
+        return amounts(lengths, batch.counts.repeat(2), lengths, batch.mask.shape[1])
 
     def _texts(self, batch: PairBatch) -> list[str]:
         codec, pairs = self.model.codec, len(batch.weight)

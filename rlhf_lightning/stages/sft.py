@@ -4,23 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlhf_lightning import optim
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
+from rlhf_lightning.data.encoding import Kind
 from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule
 from rlhf_lightning.stages.logging import log_step
 from rlhf_lightning.stages.sharding import shard_parts
+from rlhf_lightning.stages.timing import amounts
+
+
+def sft_amounts(batch: SFTBatch, kind: Kind, joined: bool) -> Tensor:
+    """The `amounts` of demonstrations.
+
+    Args:
+        batch: the demonstrations.
+        kind: of the model; an encoder reads the prompts alone.
+        joined: prompt and response of a row were put together without padding between them (`Policy.token_outputs`).
+    """
+    prompts, responses = batch.prompt_mask.sum(1), batch.response_mask.sum(1)
+    p, r = batch.prompt_mask.shape[1], batch.response_mask.shape[1]
+    counts = torch.arange(len(prompts), device=prompts.device) < batch.portion.real
+    if kind == "encoder":
+        return amounts(prompts, counts, prompts, p)
+    lengths = prompts + responses
+    if kind == "seq2seq":  # the decoder is given a start, and not the last token
+        return amounts(lengths, counts, lengths, p + r)
+    if joined:  # the last token of the longest rows foretells nothing, and isn't fed
+        width = (lengths.max() - 1).clamp(min=1)
+        return amounts(lengths, counts, lengths.clamp(max=width), width)
+    return amounts(lengths, counts, prompts + responses.clamp(max=r - 1), p + r - 1)
 
 
 class SFTModule(GuardedModule):
     """Next-token loss on completions; for an encoder, cross-entropy of the labels.
 
-    Gradient clipping and accumulation are the Trainer's. Logs ``sft/loss``, ``sft/token_accuracy``, and after each
-    validation ``sft/val/<measure>`` of the answers to held-out prompts.
+    Gradient clipping and accumulation are the Trainer's. Logs ``sft/loss``, ``sft/token_accuracy``, its speed
+    (`TimedModule`), and after each validation ``sft/val/<measure>`` of the answers to held-out prompts.
 
     Args:
         policy: the model to train.
@@ -58,6 +83,11 @@ class SFTModule(GuardedModule):
         self.watch(lambda: self._texts(batch), loss=rows)
         log_step(self, "sft", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss",))
         return loss * batch.portion.scale
+
+    def read(self, batch: SFTBatch) -> Tensor:
+        """The tokens of prompts and completions, and the positions that the model had for them."""
+        joined = isinstance(self.policy, Policy) and self.policy.has_plain_head and batch.prompt_mask.any(1).all()
+        return sft_amounts(batch, self.policy.kind, bool(joined))
 
     def _texts(self, batch: SFTBatch) -> list[str]:
         codec, texts = self.policy.codec, []

@@ -137,7 +137,8 @@ def content(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*.safetensors")):
         found[str(path.relative_to(folder))] = path.read_bytes()
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8").replace(str(folder), "FOLDER"))
-    results.pop("seconds")
+    for times in ("seconds", "time"):
+        results.pop(times)
     found["metrics.json"] = results
     found["samples.jsonl"] = (folder / "samples.jsonl").read_text(encoding="utf-8")
     for path in sorted(folder.glob("*/metrics.csv")):

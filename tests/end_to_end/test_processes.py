@@ -22,13 +22,13 @@ TWO = [*LIKE, "sft.loader.batch_size=4", "reward.loader.batch_size=4", "ppo.load
 
 
 def curves(folder: Path) -> dict[str, list[float]]:
-    """What each stage logged, step by step."""
+    """What each stage logged, step by step: but for times, and for the padding, of which smaller batches have less."""
     found: dict[str, list[float]] = {}
     for stage in ("sft", "reward", "ppo"):
         with (folder / stage / "metrics.csv").open() as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
-                    if value and not name.startswith(("ppo/seconds", "ppo/tokens_per_second", "epoch")):
+                    if value and name != "epoch" and "second" not in name and not name.endswith("/padding"):
                         found.setdefault(name, []).append(float(value))
     return found
 

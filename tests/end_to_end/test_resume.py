@@ -19,7 +19,7 @@ def content(folder: Path) -> dict:
     """All that must not depend on interruptions."""
     found: dict = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
     text = (folder / "metrics.json").read_text(encoding="utf-8").replace(str(folder), "FOLDER")
-    found["metrics"] = {k: v for k, v in json.loads(text).items() if k != "seconds"}
+    found["metrics"] = {k: v for k, v in json.loads(text).items() if k not in ("seconds", "time")}
     found["samples"] = (folder / "samples.jsonl").read_text(encoding="utf-8")
     return found
 

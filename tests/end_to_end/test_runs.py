@@ -1,6 +1,7 @@
 """The installed console scripts, from another directory, offline."""
 
 import csv
+import gzip
 import json
 import re
 import shutil
@@ -95,6 +96,26 @@ def test_an_encoder_decoder_with_several_rewards_and_a_separate_critic(tmp_path:
     # The mean of sentence chrF is not the corpus' chrF: the reward doesn't take the metric's name.
     assert {"learned", "reward/chrf", "constant"} <= set(metrics(tmp_path / "run")["columns"]["reward"])
     assert {"ppo/kl_coef", "ppo/reward/chrf", "ppo/reward/learned"} <= columns(tmp_path / "run" / "ppo")
+
+
+def test_where_the_time_goes(tmp_path: Path) -> None:
+    """Each stage's profile, or why there is none; phases in words in metrics.json and the report."""
+    said = ok(run(tmp_path, "task=qa", *SMALL, "sft.loader.batch_size=8", "profile=true")).stdout
+    assert "profiler" not in said
+    sft = tmp_path / "run" / "sft"
+    for name in ("profile.txt", "trace.json.gz"):
+        assert str(sft / name) in said
+    with gzip.open(sft / "trace.json.gz", "rt", encoding="utf-8") as file:
+        assert json.load(file)["traceEvents"]
+    assert re.search(r"aten::(add)?mm\b", (sft / "profile.txt").read_text(encoding="utf-8"))
+    assert "ppo: no profile was made: it takes 3 steps at least, and the training ended after 2" in said
+    time = metrics(tmp_path / "run")["time"]
+    assert list(time) == STAGES
+    assert set(time["ppo"]["seconds"]) == {"sample", "score", "forward", "update", "rest"}
+    assert set(time["sft"]["seconds"]) == {"step", "data"}
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(time[stage]["words"] in page for stage in STAGES)
+    assert {"sft/padding", "sft/tokens_per_second", "sft/seconds/data"} <= columns(sft)
 
 
 def test_lora_exports_whole_models(trained: Path, tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_options_of_stages_that_are_not_run_do_not_matter() -> None:
         check_options(config("stages=[ppo]", "ppo.epochs=x"))
 
 
+def test_profile_is_on_or_off() -> None:
+    check_options(config("profile=true"))
+    with pytest.raises(UserError, match=r"^profile"):
+        check_options(config("profile=4"))
+
+
 @pytest.mark.parametrize("key", ["task.system", "task.metrics", "data.columns", "data.gold"])
 def test_a_yaml_of_the_users_own_that_lacks_something(key: str) -> None:
     cfg = config()
