@@ -45,6 +45,7 @@ class NativeEngine:
         self.slots = slots
         self._verdicts: weakref.WeakKeyDictionary[Policy, str] = weakref.WeakKeyDictionary()
 
+    @torch.no_grad()
     def __call__(self, policy: Policy, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:
         """See `Engine`."""
         if policy not in self._verdicts:
@@ -73,7 +74,6 @@ def obstacle(policy: Policy) -> str:
     return "" if _agrees(policy) else "this model's cache or positions work in a way of their own"
 
 
-@torch.no_grad()
 def _agrees(policy: Policy) -> bool:
     """Whether prompts of unlike lengths, one of which waits for a slot, get the log-probabilities of a forward."""
     vocabulary = len(policy.inner.get_input_embeddings().weight)  # type: ignore[arg-type]

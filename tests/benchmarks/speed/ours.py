@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from common import Ends, Marks, epoch, say, work
+from common import Marks, epoch, say, work
 
 from rlhf_lightning import (
     PPOModule,
@@ -22,9 +22,9 @@ from rlhf_lightning import (
 from rlhf_lightning.data.batches import Batch, prompt_batch
 from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow, SFTRow
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy
-from rlhf_lightning.models import policy as policies
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.rewards.learned import LearnedReward
+from rlhf_lightning.rollout import native
 
 
 def model_spec(given: dict[str, Any]) -> ModelSpec:
@@ -111,27 +111,29 @@ def same(ours: list[list[int]], theirs: list[list[int]]) -> None:
         raise SystemExit("a row's text is encoded to other tokens than those that the peer gets")
 
 
-def answer(policy: Policy, prompts: list[str], lengths: list[int], batch: int, temperature: float) -> int:
-    """Answer each prompt with as many tokens as is asked for; how many tokens came out."""
-    rows = list(enumerate(PromptRow(Prompt(prompt)) for prompt in prompts))
-    plain, tokens = policies.processors, 0
+def answer(policy: Policy, prompts: list[str], lengths: list[int], slots: int, temperature: float) -> int:
+    """Answer each prompt with as many tokens as is asked for, so many at once; how many tokens came out.
+
+    A row's random number of 1 or more, which there is none of otherwise, ends it; before, nothing does.
+    """
+    end, drawing, numbers = policy.eos_ids[0], native.draw, native.uniforms
+
+    def asked(*args: Any) -> torch.Tensor:
+        u = numbers(*args)
+        u[torch.arange(len(u)), torch.tensor(lengths) - 1] = 1.0
+        return u
+
+    def forced(logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        logits[:, policy.eos_ids] = float("-inf")
+        return torch.where(u < 1, drawing(logits, u), end)
+
+    native.draw, native.uniforms = forced, asked
     try:
-        for start in range(0, len(rows), batch):
-            asked = lengths[start : start + batch]
-
-            def forced(sampling: Sampling, u: torch.Tensor, width: int, asked: list[int] = asked) -> Any:
-                made = plain(sampling, u, width)
-                made.insert(0, Ends(asked, policy.eos_ids, width))
-                return made
-
-            policies.processors = forced
-            answers = policy.complete(
-                prompt_batch(rows[start : start + batch], policy.codec), Sampling(temperature=temperature)
-            )
-            tokens += int(answers.lengths.sum())
+        rows = list(enumerate(PromptRow(Prompt(prompt)) for prompt in prompts))
+        how = Sampling(temperature=temperature)
+        return int(native.NativeEngine(slots)(policy, prompt_batch(rows, policy.codec), how).lengths.sum())
     finally:
-        policies.processors = plain
-    return tokens
+        native.draw, native.uniforms = drawing, numbers
 
 
 def sample(given: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ def test_tells_what_a_forward_says(kind: str, slots: int, make_policy) -> None:
         said = policy.token_outputs(*inputs, 0.7, with_values=True)
     torch.testing.assert_close(answers.logprobs, said.logprobs, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(answers.values, said.values, atol=2e-5, rtol=1e-5)
+    assert not answers.logprobs.requires_grad
+    assert not answers.values.requires_grad
 
 
 @pytest.mark.parametrize("how", HOW[1:], ids=["greedy", "top_k", "top_p"])
