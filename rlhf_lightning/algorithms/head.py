@@ -10,6 +10,9 @@ from torch import Tensor
 CHUNK = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits computed at once. On a CPU, 16 MB: larger ones leave the cache, and their fresh pages cost more than they."""
 
+LEAST_ROWS = 256
+"""Rows computed at once even so: with a large vocabulary each chunk's pass over the weight's gradient costs more."""
+
 
 class HeadOutput(NamedTuple):
     """What the output layer says of n tokens, all (n,).
@@ -53,7 +56,7 @@ class _Head(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         ctx.save_for_backward(hidden, weight, bias, ids)
         ctx.temperature, ctx.dtype = temperature, dtype
-        ctx.rows = max(1, CHUNK.get(kind, CHUNK["cuda"]) // len(weight))
+        ctx.rows = max(LEAST_ROWS, CHUNK.get(kind, CHUNK["cuda"]) // len(weight))
         h, w, b = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         n = len(ids)
         logprobs, entropy = (torch.empty(n, device=hidden.device) for _ in range(2))
@@ -81,7 +84,7 @@ class _Head(torch.autograd.Function):
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         h, w, b = hidden.to(ctx.dtype), weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         to_hidden = torch.empty_like(hidden) if need_hidden else None
-        to_weight = torch.zeros_like(w) if need_weight else None
+        to_weight = None
         to_bias = torch.zeros_like(bias) if need_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), ctx.rows):
@@ -95,6 +98,8 @@ class _Head(torch.autograd.Function):
                 slope = slope.to(ctx.dtype)
                 if to_hidden is not None:
                     to_hidden[rows] = slope @ w
-                if to_weight is not None:
-                    to_weight.addmm_(slope.t(), h[rows])
+                if need_weight:  # the first chunk's product is the gradient: no zeros are filled in before
+                    to_weight = slope.t() @ h[rows] if to_weight is None else to_weight.addmm_(slope.t(), h[rows])
+        if need_weight and to_weight is None:
+            to_weight = torch.zeros_like(weight)
         return to_hidden, None if to_weight is None else to_weight.to(weight.dtype), to_bias, None, None

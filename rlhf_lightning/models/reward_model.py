@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.data.batches import pad
 from rlhf_lightning.data.encoding import Codec, Kind
+from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.loading import (
@@ -171,15 +172,17 @@ class RewardModel(nn.Module):
         return (raw - self.mean) / self.std
 
     @torch.no_grad()
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Scores of texts: (n,) float32 on the model's device. Texts of like length are scored together."""
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], tokens: int | None = None) -> Tensor:
+        """Scores of texts: (n,) float32 on the model's device. Texts of like length are scored together.
+
+        ``tokens`` is how many are in memory at once, see `micro_batches`.
+        """
         pairs = [self.codec.encode_pair(p, c) for p, c in zip(prompts, completions, strict=True)]
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].ids))
         scores = torch.zeros(len(pairs), device=self.device)
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
+        for rows in micro_batches(torch.tensor([len(pair.ids) for pair in pairs], device=self.device), tokens):
+            chunk = rows.tolist()
             ids, mask = pad([pairs[i].ids for i in chunk], self.codec.pad_id)
             typed = all(pairs[i].type_ids is not None for i in chunk)
             types = pad([pairs[i].type_ids or [] for i in chunk], 0)[0].to(self.device) if typed else None
-            scores[chunk] = self(ids.to(self.device), mask.to(self.device), types)
+            scores[rows] = self(ids.to(self.device), mask.to(self.device), types)
         return scores

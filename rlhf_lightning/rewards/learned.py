@@ -20,7 +20,6 @@ class LearnedReward:
         model: a `RewardModel`, or the name or folder of one.
         max_prompt, max_completion: limits in tokens, where it is loaded here.
         system: system message for chat models, likewise.
-        batch_size: texts scored at once.
         trust_remote_code: run code that comes with the model.
     """
 
@@ -30,14 +29,12 @@ class LearnedReward:
         max_prompt: int = 512,
         max_completion: int = 128,
         system: str | None = None,
-        batch_size: int = 64,
         trust_remote_code: bool = False,
     ) -> None:
         if not isinstance(model, RewardModel):
             spec = ModelSpec(str(model), trust_remote_code=trust_remote_code)
             model = RewardModel.load(spec, max_prompt=max_prompt, max_completion=max_completion, system=system)
         self.model = model.requires_grad_(False).eval()
-        self.batch_size = batch_size
 
     def to(self, device: torch.device) -> None:
         """Move the model."""
@@ -46,7 +43,7 @@ class LearnedReward:
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> Tensor:
         """(b,) scores; prompts as the data has them, so that chats and cut documents are encoded as in training."""
-        return self.model.score(prompts, completions, self.batch_size)
+        return self.model.score(prompts, completions)
 
     def __call__(
         self, prompts: list[str], completions: list[str], references: list[list[str]], meta: list[dict[str, Any]]

@@ -2,7 +2,6 @@
 
 from rlhf_lightning.rollout.collect import Rollout, collect, token_pairs, trimmed
 from rlhf_lightning.rollout.engine import Engine, GenerateEngine
-from rlhf_lightning.rollout.micro_batches import micro_batches
 from rlhf_lightning.rollout.native import NativeEngine
 from rlhf_lightning.rollout.vllm import VLLMEngine
 
@@ -13,7 +12,6 @@ __all__ = [
     "Rollout",
     "VLLMEngine",
     "collect",
-    "micro_batches",
     "token_pairs",
     "trimmed",
 ]

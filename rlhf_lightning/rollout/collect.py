@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.data.batches import Batch, PromptBatch
+from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout.engine import Engine
-from rlhf_lightning.rollout.micro_batches import micro_batches
 
 IMPORTANCE_CAP = 2.0
 """Bound of the importance weights (truncated importance sampling, as in F. Yao et al., "Your efficient RL framework

@@ -32,6 +32,7 @@ from rlhf_lightning.algorithms.kl import KLKind
 from rlhf_lightning.algorithms.rewards import MissingEOS
 from rlhf_lightning.data.batches import PromptBatch
 from rlhf_lightning.data.encoding import transcript
+from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
@@ -39,7 +40,7 @@ from rlhf_lightning.models.policy import Policy, Reference
 from rlhf_lightning.models.sharding import is_sharded, writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
-from rlhf_lightning.rollout import Engine, NativeEngine, Rollout, collect, micro_batches, token_pairs, trimmed
+from rlhf_lightning.rollout import Engine, NativeEngine, Rollout, collect, token_pairs, trimmed
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 from rlhf_lightning.stages.sharding import shard_parts
@@ -121,7 +122,7 @@ class PPOModule(GuardedModule):
         epochs: passes over each round of responses.
         minibatches: optimizer steps a pass.
         micro_batch_tokens: tokens, padding included, of an update in memory at once; changes speed and memory, never
-            the result. None is `rlhf_lightning.rollout.micro_batches.TOKENS`.
+            the result. None is `rlhf_lightning.data.micro_batches.TOKENS`.
         clip_range: of the probability ratio.
         value_clip_range: of the value's move.
         vf_coef: weight of the value loss.
