@@ -139,6 +139,7 @@ class SlotCache(Cache):
 
     Attributes:
         slots: that a forward pass is of: a tensor of them, or how many from the first.
+        source: which of the rows that go through the model each of those slots takes; None is one each.
         span: columns that it writes, as start and end.
         first: column from which attention reads; None where only what is written now is read (a prompt).
     """
@@ -151,6 +152,7 @@ class SlotCache(Cache):
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.slots: Tensor | int = slots
+        self.source: Tensor | None = None
         self.span = (0, 0)
         self.first: int | None = None
 
@@ -169,7 +171,10 @@ class SlotCache(Cache):
         start, end = self.span
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         rows = self.slots if isinstance(self.slots, Tensor) else slice(self.slots)
-        keys[rows, :, start:end], values[rows, :, start:end] = key_states, value_states
+        if self.source is not None:
+            keys[rows, :, start:end], values[rows, :, start:end] = key_states[self.source], value_states[self.source]
+        else:
+            keys[rows, :, start:end], values[rows, :, start:end] = key_states, value_states
         if self.first is None:
             return key_states, value_states
         return keys[rows, :, self.first : end], values[rows, :, self.first : end]
@@ -246,20 +251,24 @@ class _Decoding:
         return free >= min(len(self.waiting), max(len(self.live) // 8, 1))
 
     def _admit(self) -> None:
-        """Give the free slots to waiting rows, read their prompts, and draw their first tokens."""
+        """Give the free slots to waiting rows, read their prompts (an equal one once), and draw their first tokens."""
         slots = [i for i, live in enumerate(self.live) if not live][: len(self.waiting)]
         rows = torch.tensor([self.waiting.popleft() for _ in slots], device=self.device)
         where, width = torch.tensor(slots, device=self.device), int(self.lengths[rows].max())
-        mask = self.mask[rows, -width:]
+        prompts = torch.where(self.mask, self.ids, -1)[rows, -width:]
+        prompts, source = prompts.unique(dim=0, return_inverse=True)
+        mask = prompts >= 0
         self.row[where], self.at[where] = rows, 0
         self.start[where] = self.column - self.lengths[rows]
         for slot in slots:
             self.live[slot] = True
         square = torch.ones(width, width, dtype=torch.bool, device=self.device)
         seen = (square.tril() & mask[:, None]) | square.diag().diag()  # padding at least sees itself: else it is NaN
-        self.cache.slots, self.cache.span, self.cache.first = where, (self.column - width, self.column), None
-        hidden = self._forward(self.ids[rows, -width:], seen[:, None], (mask.cumsum(1) - 1).clamp(min=0))
-        self._draw(where, hidden[:, -1])
+        self.cache.slots, self.cache.source = where, source
+        self.cache.span, self.cache.first = (self.column - width, self.column), None
+        hidden = self._forward(prompts.clamp(min=0), seen[:, None], (mask.cumsum(1) - 1).clamp(min=0))
+        self.cache.source = None
+        self._draw(where, hidden[source, -1])
         self._look()
 
     def _look(self) -> None:

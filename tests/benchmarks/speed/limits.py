@@ -75,15 +75,15 @@ class Shape(NamedTuple):
     def phases(self, prompts: list[int], response: float, epochs: int) -> dict[str, float]:
         """Useful operations of an update's phases, and those done again, a row.
 
-        Sampling feeds a row's tokens once; ``forward`` asks policy and reference; an epoch is a forward pass and a
-        backward pass, which is twice that.
+        Sampling feeds a row's tokens once, and has the policy's log-probabilities and values on the way; ``forward``
+        asks the reference; an epoch is a forward pass and a backward pass, which is twice that.
         """
         fed = statistics.mean(self.trunk(prompt + response - 1) for prompt in prompts)
         forward = fed + self.head(response)
         return {
             "sample": forward,
             "score": statistics.mean(self.trunk(prompt + response) for prompt in prompts),
-            "forward": 2 * forward,
+            "forward": forward,
             "update": 3 * epochs * forward,
             "again": epochs * self.head(response),
         }

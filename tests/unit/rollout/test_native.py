@@ -77,6 +77,23 @@ def test_draws_follow_the_distribution(make_policy) -> None:
     assert chi < degrees + 4 * (2 * degrees) ** 0.5, "four standard deviations of a chi-square"
 
 
+def test_an_equal_prompt_is_read_once(make_policy) -> None:
+    """Several answers to a prompt share the pass over it, and are those of generate."""
+    policy, read = make_policy(), []
+    base = policy.inner.base_model
+    original = base.forward
+    engine = NativeEngine()
+    engine(policy, batch_of(policy), HOW[0])  # what is tried at first is behind us
+    base.forward = lambda **kwargs: (read.append(tuple(kwargs["input_ids"].shape)), original(**kwargs))[1]
+    batch = batch_of(policy).repeated(4)
+    answers = engine(policy, batch, HOW[0])
+    base.forward = original
+    assert read[0] == (4, batch.prompt_ids.shape[1])
+    assert read[1] == (16, 1)
+    assert answers.texts == policy.complete(batch, HOW[0]).texts
+    assert len(set(answers.texts)) > 4
+
+
 def test_takes_new_weights_at_once(make_policy) -> None:
     """Nothing of the weights is kept from one call to the next."""
     policy, engine = make_policy(), NativeEngine()
