@@ -41,6 +41,9 @@ def test_equals_peft(shape: tuple[int, ...], bias: bool) -> None:
     assert len(ours) == len(theirs) == 4
     for mine, reference in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-5)
+    module.__class__ = AdaptedLinear
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), theirs[0], atol=1e-5, rtol=1e-5)
 
 
 def test_under_autocast() -> None:
