@@ -23,7 +23,7 @@ class AdaptedLinear(lora.Linear):
             return super().forward(x, *args, **kwargs)
         base: Any = self.base_layer
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        inputs = x, base.weight, base.bias, a, b, self.scaling[name]
+        inputs: Any = x, base.weight, base.bias, a, b, self.scaling[name]
         if not torch.is_grad_enabled():
             return _products(*inputs)[0]
         return _Adapted.apply(*inputs)  # type: ignore[no-untyped-call]

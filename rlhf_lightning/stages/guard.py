@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.memory import keep_freed_memory
 from rlhf_lightning.stages.timing import TimedModule
 
 
@@ -55,6 +56,11 @@ class GuardedModule(TimedModule):
             raise UserError(f"{stage}.max_bad_steps must be at least 1, not {max_bad_steps}")
         self.stage, self.max_bad_steps, self.bad_steps = stage, max_bad_steps, 0
         self._watched: list[Watched] = []
+
+    def setup(self, stage: str) -> None:
+        """See `keep_freed_memory`."""
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
 
     def watch(self, texts: Callable[[], list[str]], **numbers: Tensor) -> None:
         """Add samples to the coming step."""
