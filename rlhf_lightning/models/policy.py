@@ -142,6 +142,8 @@ class Policy(nn.Module):
         self._takes_positions = "position_ids" in parameters
         self._takes_keep = "logits_to_keep" in parameters
         self._plain: bool | None = None
+        self.obstacle: str | None = None
+        """Why `rlhf_lightning.rollout.NativeEngine` can't draw its responses; empty if it can, None before it tried."""
         self.value_head: nn.Linear | None = None
         if value_head:
             self.value_head = nn.Linear(inner.config.hidden_size, 1)

@@ -8,7 +8,6 @@ prompt that comes in later is put right before the current column, as if it had 
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,19 +42,18 @@ class NativeEngine:
         if slots < 1:
             raise UserError(f"rollout.slots must be at least 1, not {slots}")
         self.slots = slots
-        self._verdicts: weakref.WeakKeyDictionary[Policy, str] = weakref.WeakKeyDictionary()
 
     @torch.no_grad()
     def __call__(self, policy: Policy, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:
         """See `Engine`."""
-        if policy not in self._verdicts:
-            self._verdicts[policy] = reason = obstacle(policy)
-            if reason:
+        if policy.obstacle is None:
+            policy.obstacle = obstacle(policy)
+            if policy.obstacle:
                 rank_zero_warn(
-                    f"responses are drawn by transformers' generate (rollout=generate): {reason}, which rollout=native "
-                    "can't do"
+                    f"responses are drawn by transformers' generate (rollout=generate): {policy.obstacle}, which "
+                    "rollout=native can't do"
                 )
-        if self._verdicts[policy] or not bool(batch.prompt_mask.any(1).all()):
+        if policy.obstacle or not bool(batch.prompt_mask.any(1).all()):
             return policy.complete(batch, sampling, turn)
         return complete(policy, batch, sampling, turn, self.slots)
 
@@ -69,6 +67,10 @@ def obstacle(policy: Policy) -> str:
         return "this is an encoder-decoder model"
     if is_sharded(policy.model):
         return "the weights are dealt out to several devices"
+    config, width = policy.inner.config, policy.codec.max_prompt + policy.codec.max_completion
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if (window or width) < width:
+        return f"this model looks back {window} tokens only, of {width}"
     if not policy.has_plain_head:
         return "this model's output layer is more than a matrix"
     return "" if _agrees(policy) else "this model's cache or positions work in a way of their own"
@@ -82,7 +84,7 @@ def _agrees(policy: Policy) -> bool:
     width = min(3, policy.codec.max_completion)
     try:
         drawn = _Decoding(policy, ids, mask, Sampling(temperature=1.0), torch.full((3, width), 0.5), slots=2).run()
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):  # whatever a model's own code may raise
+    except Exception:  # whatever a model's own code may raise on what it doesn't know
         return False
     responses = drawn.ids.ge(0)
     said = policy.token_outputs(ids, mask, drawn.ids.clamp(min=0), responses).logprobs
@@ -228,7 +230,6 @@ class _Decoding:
         self.most = longest + self.width - 1
         """Positions that there can be; an empty slot stays below."""
         self.live: list[bool] = [False] * self.slots
-        self.hidden = torch.zeros(0)
         self.first = 0
         parameters = inspect.signature(policy.inner.base_model.forward).parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # its name since transformers 5.2x

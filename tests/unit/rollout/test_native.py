@@ -147,10 +147,17 @@ def others(make_policy) -> dict[str, Policy]:
         return rest(*args, cache=cache, position_ids=None if cache is not None else position_ids, **kwargs)
 
     base.forward = counts_by_itself
-    return {"encoder-decoder": make_policy("t5"), "output layer": scaled, "positions": forgetful}
+    short = make_policy()
+    short.inner.config.sliding_window = 20
+    return {
+        "encoder-decoder": make_policy("t5"),
+        "output layer": scaled,
+        "positions": forgetful,
+        "20 tokens only": short,
+    }
 
 
-@pytest.mark.parametrize("reason", ["encoder-decoder", "output layer", "positions"])
+@pytest.mark.parametrize("reason", ["encoder-decoder", "output layer", "positions", "20 tokens only"])
 def test_what_it_is_not_made_for_goes_to_generate_aloud(reason: str, make_policy) -> None:
     """Answers are then those of generate; it is said once, with the reason."""
     policy, engine = others(make_policy)[reason], NativeEngine()
