@@ -88,12 +88,20 @@ def uniforms(ids: Sequence[int], width: int, seed: int, turn: int = 0) -> Tensor
     Returns:
         (b, width) float64 in [0, 1).
     """
-    times: Counter[int] = Counter()
     drawn = np.empty((len(ids), width))
-    for i, id in enumerate(ids):
-        drawn[i] = np.random.default_rng((seed, turn, id % 2**32, times[id])).random(width)
-        times[id] += 1
+    for i, entropy in enumerate(row_entropy(ids, seed, turn)):
+        drawn[i] = np.random.default_rng(entropy).random(width)
     return torch.from_numpy(drawn)
+
+
+def row_entropy(ids: Sequence[int], seed: int, turn: int = 0) -> list[tuple[int, int, int, int]]:
+    """What a row's random numbers are made of, for numpy; a row that occurs again in a batch has other numbers."""
+    times: Counter[int] = Counter()
+    made = []
+    for id in ids:
+        made.append((seed, turn, id % 2**32, times[id]))
+        times[id] += 1
+    return made
 
 
 def draw(logits: Tensor, u: Tensor) -> Tensor:

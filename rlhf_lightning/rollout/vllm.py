@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from rlhf_lightning.data.batches import PromptBatch, pad
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.models.generation import Completions, Sampling
+from rlhf_lightning.models.generation import Completions, Sampling, row_entropy
 from rlhf_lightning.models.policy import Policy
 
 
@@ -116,12 +115,7 @@ class VLLMEngine:
 
 def seeds(ids: list[int], seed: int, turn: int) -> list[int]:
     """A seed for each row, which follows from seed, turn and row; a row that occurs again has another one."""
-    times: Counter[int] = Counter()
-    made = []
-    for id in ids:
-        made.append(int(np.random.SeedSequence((seed, turn, id % 2**32, times[id])).generate_state(1)[0]))
-        times[id] += 1
-    return made
+    return [int(np.random.SeedSequence(row).generate_state(1)[0]) for row in row_entropy(ids, seed, turn)]
 
 
 def merged_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
