@@ -483,19 +483,19 @@ class Reference:
         self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, temperature: float
     ) -> Tensor:
         """(b, r) log-probabilities of the response tokens, 0 on padding."""
-        return self._ask(
-            lambda policy: policy.token_outputs(prompt_ids, prompt_mask, response_ids, response_mask, temperature)
-        ).logprobs
+        inputs = prompt_ids, prompt_mask, response_ids, response_mask
+        return self._ask(prompt_ids.device, lambda policy: policy.token_outputs(*inputs, temperature)).logprobs
 
     @torch.no_grad()
     def logits(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """(b, r, v) logits over the response, as `Policy.forward` gives them."""
-        return self._ask(lambda policy: policy(prompt_ids, prompt_mask, response_ids, response_mask)).logits
+        inputs = prompt_ids, prompt_mask, response_ids, response_mask
+        return self._ask(prompt_ids.device, lambda policy: policy(*inputs)).logits
 
-    def _ask(self, question: Callable[[Policy], Any]) -> Any:
+    def _ask(self, device: torch.device, question: Callable[[Policy], Any]) -> Any:
         if self._copy is None:
             with self._policy.model.disable_adapter():  # type: ignore[operator]
                 return question(self._policy)
-        if self._copy.device != self._policy.device:
-            self._copy.to(self._policy.device)
+        if self._copy.device != device:
+            self._copy.to(device)
         return question(self._copy)
