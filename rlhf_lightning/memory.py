@@ -8,6 +8,9 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's options, from its malloc.h."""
 
+_LARGEST = (1 << 30, 1 << 25)
+"""Bytes up to which a tensor's memory is kept; older versions of glibc allow no more than the second."""
+
 
 def keep_freed_memory() -> bool:
     """Let the C library keep what large tensors free, for those that come next; whether it does from now on.
@@ -21,4 +24,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
         return False
-    return bool(mallopt(_TRIM_THRESHOLD, -1) and mallopt(_MMAP_THRESHOLD, 1 << 30))
+    # Never the second without the first: by itself it would end glibc's own rule, which lets some memory be kept.
+    return any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST) and bool(mallopt(_TRIM_THRESHOLD, -1))

@@ -132,6 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 1
     except OSError as error:
         if error.errno in _OUT_OF_ROOM:  # told by a write, which names no file
             return _fail(
@@ -149,6 +153,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlhf-train: {message}", file=sys.stderr)
     # Another rank's status would make Lightning kill rank zero, whose status the scheduler sees.
     return REQUEUE if _preempted and os.environ.get("LOCAL_RANK", "0") == "0" else 0
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output has been closed by what it is piped into, as ``| head`` does; it then leads nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return True
+    return False
 
 
 def _refuse_sweeps() -> None:

@@ -61,19 +61,20 @@ class _Head(torch.autograd.Function):
         n = len(ids)
         logprobs, entropy = (torch.empty(n, device=hidden.device) for _ in range(2))
         best = torch.empty(n, dtype=torch.bool, device=hidden.device)
-        for start in range(0, n, ctx.rows):
-            rows = slice(start, start + ctx.rows)
-            logits = _logits(h[rows], w, b, temperature)
-            chosen = logits.gather(1, ids[rows, None])[:, 0]
-            top = logits.amax(1)
-            logits -= top[:, None]
-            weights = logits.exp()
-            total = weights.sum(1)
-            log_total = total.log()
-            logprobs[rows] = chosen - top - log_total
-            # A logit of -inf has probability 0, and adds 0.
-            entropy[rows] = log_total - torch.linalg.vecdot(weights, logits.clamp_(min=-1e30)) / total
-            best[rows] = chosen >= top
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, n, ctx.rows):
+                rows = slice(start, start + ctx.rows)
+                logits = _logits(h[rows], w, b, temperature)
+                chosen = logits.gather(1, ids[rows, None])[:, 0]
+                top = logits.amax(1)
+                logits -= top[:, None]
+                weights = logits.exp()
+                total = weights.sum(1)
+                log_total = total.log()
+                logprobs[rows] = chosen - top - log_total
+                # A logit of -inf has probability 0, and adds 0.
+                entropy[rows] = log_total - torch.linalg.vecdot(weights, logits.clamp_(min=-1e30)) / total
+                best[rows] = chosen >= top
         ctx.mark_non_differentiable(entropy, best)
         return logprobs, entropy, best
 
@@ -84,7 +85,9 @@ class _Head(torch.autograd.Function):
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         h, w, b = hidden.to(ctx.dtype), weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         to_hidden = torch.empty_like(hidden) if need_hidden else None
-        to_weight = None
+        to_weight = (
+            torch.zeros_like(weight, dtype=torch.float32) if need_weight and ctx.dtype != torch.float32 else None
+        )
         to_bias = torch.zeros_like(bias) if need_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), ctx.rows):
@@ -98,7 +101,9 @@ class _Head(torch.autograd.Function):
                 slope = slope.to(ctx.dtype)
                 if to_hidden is not None:
                     to_hidden[rows] = slope @ w
-                if need_weight:  # the first chunk's product is the gradient: no zeros are filled in before
+                if need_weight and ctx.dtype != torch.float32:  # each chunk would round the sum anew
+                    to_weight += slope.t() @ h[rows]
+                elif need_weight:  # the first chunk's product is the gradient: no zeros are filled in before
                     to_weight = slope.t() @ h[rows] if to_weight is None else to_weight.addmm_(slope.t(), h[rows])
         if need_weight and to_weight is None:
             to_weight = torch.zeros_like(weight)

@@ -94,6 +94,11 @@ def uniforms(ids: Sequence[int], width: int, seed: int, turn: int = 0) -> Tensor
     return torch.from_numpy(drawn)
 
 
+def placed(u: Tensor, device: torch.device) -> Tensor:
+    """Random numbers on the device that uses them; on Apple's, which has no float64, rounded to float32 below 1."""
+    return u.float().clamp(max=1 - 2**-24).to(device) if device.type == "mps" else u.to(device)
+
+
 def row_entropy(ids: Sequence[int], seed: int, turn: int = 0) -> list[tuple[int, int, int, int]]:
     """What a row's random numbers are made of, for numpy; a row that occurs again in a batch has other numbers."""
     times: Counter[int] = Counter()
@@ -114,6 +119,8 @@ def draw(logits: Tensor, u: Tensor) -> Tensor:
     Returns:
         (b,) int64.
     """
+    if logits.device.type == "mps":  # sums of this length need float64
+        return draw(logits.cpu(), u.cpu()).to(logits.device)
     cumulative = logits.float().softmax(-1).double().cumsum(-1)
     # The first token whose cumulative probability is above u; one of probability 0 adds nothing, so is never first.
     at = (u.to(cumulative) * cumulative[:, -1]).unsqueeze(1)

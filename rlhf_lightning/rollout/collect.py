@@ -12,7 +12,8 @@ from torch import Tensor
 from rlhf_lightning.data.batches import Batch, PromptBatch
 from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.models.generation import Sampling
-from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.policy import Policy
+from rlhf_lightning.models.reference import Reference
 from rlhf_lightning.models.sharding import is_sharded
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout.engine import Engine
@@ -48,7 +49,7 @@ class Rollout(Batch):
         ended: (b,) bool, the response has an end-of-sequence token.
         rewards: each reward by its name, (b,) each; NaN where it failed.
         texts: the b responses, decoded.
-        seconds: time of the phases ``sample``, ``score`` and ``forward``.
+        seconds: time of the phases ``sample``, ``score`` and, where there was such a pass, ``forward``.
     """
 
     prompt_ids: Tensor
@@ -166,7 +167,8 @@ def collect(
         logprobs = answers.logprobs.masked_fill(~mask, 0.0)
         values = values if answers.values is None else answers.values.masked_fill(~mask, 0.0)
     lengths = batch.prompt_mask.sum(1) + mask.sum(1)
-    if not known or critic is not None or reference is not None:
+    passes = not known or critic is not None or reference is not None
+    if passes:
         for rows in micro_batches(lengths, micro_batch_tokens, is_sharded(policy.model)):
             inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, mask, rows, policy.kind == "causal")
             width = inputs[2].shape[1]
@@ -182,7 +184,8 @@ def collect(
     importance = torch.ones_like(logprobs)
     if answers.logprobs is not None and not known:
         importance = (logprobs - answers.logprobs).masked_fill(~mask, 0.0).exp().clamp(max=IMPORTANCE_CAP)
-    seconds["forward"] = time.perf_counter() - clock
+    if passes:
+        seconds["forward"] = time.perf_counter() - clock
 
     return Rollout(
         prompt_ids=batch.prompt_ids,

@@ -20,7 +20,7 @@ from transformers import Cache
 
 from rlhf_lightning.data.batches import PromptBatch
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.models.generation import Completions, Sampling, draw, truncations, uniforms
+from rlhf_lightning.models.generation import Completions, Sampling, draw, placed, truncations, uniforms
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.models.sharding import is_sharded
 
@@ -72,7 +72,7 @@ def obstacle(policy: Policy) -> str:
     if (window or width) < width:
         return f"this model looks back {window} tokens only, of {width}"
     if not policy.has_plain_head:
-        return "this model's output layer is more than a matrix"
+        return "this model's output layer can't be computed apart"
     return "" if _agrees(policy) else "this model's cache or positions work in a way of their own"
 
 
@@ -82,13 +82,14 @@ def _agrees(policy: Policy) -> bool:
     ids = (torch.arange(12, device=policy.device).view(3, 4) * 7 + 3) % vocabulary
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], device=policy.device).bool()
     width = min(3, policy.codec.max_completion)
-    try:
-        drawn = _Decoding(policy, ids, mask, Sampling(temperature=1.0), torch.full((3, width), 0.5), slots=2).run()
-    except Exception:  # whatever a model's own code may raise on what it doesn't know
-        return False
-    responses = drawn.ids.ge(0)
-    said = policy.token_outputs(ids, mask, drawn.ids.clamp(min=0), responses).logprobs
-    return bool((said - drawn.logprobs)[responses].abs().max() < policy.tolerance)
+    with torch.autocast(policy.device.type, enabled=False):  # the closer a look, the less passes for rounding
+        try:
+            drawn = _Decoding(policy, ids, mask, Sampling(temperature=1.0), torch.full((3, width), 0.5), slots=2).run()
+        except Exception:  # whatever a model's own code may raise on what it doesn't know
+            return False
+        responses = drawn.ids.ge(0)
+        said = policy.token_outputs(ids, mask, drawn.ids.clamp(min=0), responses).logprobs
+        return bool((said - drawn.logprobs)[responses].abs().max() < policy.tolerance)
 
 
 def complete(policy: Policy, batch: PromptBatch, sampling: Sampling, turn: int, slots: int) -> Completions:
@@ -209,7 +210,7 @@ class _Decoding:
         self.policy, self.ids, self.mask, self.sampling = policy, ids, mask, sampling
         self.device, rows = ids.device, len(ids)
         self.width = policy.codec.max_completion if u is None else u.shape[1]
-        self.u = None if u is None else torch.cat([u, u.new_zeros(1, self.width)]).to(self.device)
+        self.u = None if u is None else placed(torch.cat([u, u.new_zeros(1, self.width)]), self.device)
         self.truncations = truncations(sampling)
         self.ends = torch.tensor(policy.eos_ids, device=self.device)
         self.drawn = _Drawn(rows, self.width, self.device, policy.value_head is not None)

@@ -19,6 +19,12 @@ from rlhf_lightning.models.generation import Completions, Sampling, row_entropy
 from rlhf_lightning.models.policy import Policy
 
 
+def _processes() -> int:
+    """How many train together; vLLM makes a group of one, where there is none."""
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
+
+
 class VLLMEngine:
     """Draws responses with vLLM in this process.
 
@@ -59,7 +65,7 @@ class VLLMEngine:
         """
         if policy.kind != "causal":
             raise UserError("rollout=vllm is for causal models: use rollout=generate for an encoder-decoder model")
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _processes() > 1:
             raise UserError("rollout=vllm works on one device in one process: use rollout=native with several")
         self._take_weights(policy)
         from vllm import SamplingParams

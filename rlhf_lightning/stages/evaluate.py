@@ -16,7 +16,8 @@ from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.metrics import Guardrails
 from rlhf_lightning.models.classifier import Classifier
 from rlhf_lightning.models.generation import Completions, Sampling
-from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.policy import Policy
+from rlhf_lightning.models.reference import Reference
 from rlhf_lightning.rewards.mix import RewardMix
 from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages.sharding import shard_parts

@@ -36,7 +36,8 @@ from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
-from rlhf_lightning.models.policy import Policy, Reference
+from rlhf_lightning.models.policy import Policy
+from rlhf_lightning.models.reference import Reference
 from rlhf_lightning.models.sharding import is_sharded, writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
@@ -250,13 +251,13 @@ class PPOModule(GuardedModule):
             self._pass_over()
             return
         stats = self.statistics(rollout)
-        updating = time.perf_counter()
+        seconds = dict(rollout.seconds)
         if updates := self.any_scored(rollout):
             rollout = self.level_values(rollout)
             advantages, returns, more = self.advantages(rollout)
             updating = time.perf_counter()
             stats |= more | self.update(rollout, advantages * rollout.importance, returns)
-        seconds = {**rollout.seconds, "update": time.perf_counter() - updating}
+            seconds["update"] = time.perf_counter() - updating
         stats |= self.speed(rollout, seconds, time.perf_counter() - clock)
         stats["prompt_truncated"] = float(batch.truncated.float().mean())
 
@@ -351,12 +352,12 @@ class PPOModule(GuardedModule):
         return stats
 
     def speed(self, rollout: Rollout, seconds: Mapping[str, float], total: float) -> dict[str, float]:
-        """Seconds and tokens a second of each phase: the responses' tokens for sampling and in all, else all tokens, as
-        often as they are read."""
+        """Seconds and tokens a second of each phase that there was: the responses' tokens for sampling and in all, else
+        all tokens, as often as they are read."""
         drawn, read = float(rollout.response_mask.sum()), float(rollout.lengths.sum())
         tokens = {"sample": drawn, "score": read, "forward": read, "update": read * self.epochs}
         stats = {f"seconds/{phase}": value for phase, value in seconds.items()}
-        stats |= {f"tokens_per_second/{phase}": tokens[phase] / max(seconds[phase], 1e-9) for phase in tokens}
+        stats |= {f"tokens_per_second/{phase}": tokens[phase] / max(took, 1e-9) for phase, took in seconds.items()}
         return {**stats, "tokens_per_second": drawn / total}
 
     def _distinct_pairs(self, rollout: Rollout) -> float:

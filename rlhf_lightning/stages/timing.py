@@ -115,10 +115,13 @@ class TimedModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add up, and log once an optimizer step was taken."""
-        times, now = self._times, time.perf_counter()
+        times, read = self._times, self.read(batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what is still computed belongs to this step
+        now = time.perf_counter()
         times.step += now - times.started
         times.ended = now
-        if (read := self.read(batch)) is not None:
+        if read is not None:
             times.read = read if times.read is None else times.read + read
         if self.trainer.global_step > times.logged_at:
             for name, value in self._speed().items():

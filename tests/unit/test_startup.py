@@ -76,3 +76,15 @@ def test_the_public_names_are_the_same_everywhere() -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="no attribute 'PPOModul'"):
         _ = rlhf_lightning.PPOModul
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_a_reader_that_leaves_gets_no_traceback(arguments: list[str], tmp_path: Path) -> None:
+    """As with ``rlhf-train --help | head -1``, here with a reader that leaves before the first word."""
+    command = [sys.executable, "-m", "rlhf_lightning.train", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, "")

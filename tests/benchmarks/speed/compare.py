@@ -12,7 +12,8 @@ the peer of `sample-*` is transformers' own `generate`, in this environment.
   size, learning rate (constant), AdamW (betas 0.9 and 0.95, eps 1e-5, no weight decay), gradient norm bound 1, float32
   and threads, and learn completions alone; each has its own order of the rows. The peer runs as it comes (`peer`, a
   random order) and with its sampler for rows of like length (`peer grouped`), which sorts within a quarter of the rows
-  at most, so that a short epoch shows it at less than its best: `--rows` makes it longer. TRL's `packing` is left
+  at most, so that a short epoch shows it at less than its best: `--rows` makes it longer (one of fewer than eight
+  batches is not sorted at all, and needs `--peers peer` alone). TRL's `packing` is left
   out: it keeps rows apart only with flash attention, which a CPU has not. The first step is a warm-up (see
   `common.epoch`). The loss on rows that nobody trained on, before and after, is computed by `heldout.py` for both sides
   alike.
@@ -284,6 +285,7 @@ def summary(figures: dict[str, Any], given: dict[str, Any]) -> dict[str, float]:
     phases: list[dict[str, float]] = figures.get("phases", [])
     for phase in phases[0] if phases else ():
         told[f"{phase}_s"] = statistics.median(row[phase] for row in phases)
+        told[f"{phase}_tokens_per_second"] = tokens / told[f"{phase}_s"]
     return told
 
 
@@ -311,9 +313,10 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     if "held" in given:
         result["loss_before"] = held_out(given, given["reward_model" if given["work"] == "reward" else "model"])
         print(f"{name}: held-out loss before training {result['loss_before']:.4f}")
-    peers = {} if args.alone else PEERS[given["work"]]
+    peers = {who: more for who, more in PEERS[given["work"]].items() if who in args.peers and not args.alone}
     python = sys.executable if given["work"] == "sample" else args.peer_python
     for i in range(args.pairs):
+        given["seed"] = i  # of the order in which rows come
         pair = {"ours": side(sys.executable, "ours.py", given)}
         pair |= {peer: side(python, "peers.py", {**given, **more}) for peer, more in peers.items()}
         result["pairs"].append(pair)
@@ -344,6 +347,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rows", type=int, help="of an epoch, or to be answered")
     parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument(
+        "--peers", nargs="+", default=list(TRAINED), choices=TRAINED, help="those of sft-* and reward-*"
+    )
     parser.add_argument("--alone", action="store_true", help="ours only")
     args = parsed(parser)
     results = [compare(name, args) for name in args.cases]

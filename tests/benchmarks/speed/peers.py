@@ -122,6 +122,7 @@ def train(given: dict[str, Any], make: Callable[..., Any]) -> None:
             adam_epsilon=1e-5,
             weight_decay=0.0,
             max_grad_norm=1.0,
+            seed=given["seed"],
             gradient_checkpointing=False,
             bf16=False,
             use_cpu=True,

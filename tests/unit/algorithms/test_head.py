@@ -58,3 +58,38 @@ def test_half_precision_under_autocast() -> None:
     said.logprobs.sum().backward()
     assert said.logprobs.dtype == weight.grad.dtype == torch.float32
     torch.testing.assert_close(said.logprobs, token_logprobs(hidden @ weight.detach().t(), ids), atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_entropy_under_autocast_is_that_of_the_same_logits(dtype: torch.dtype) -> None:
+    """Only the product is in half precision; impossible tokens still add nothing."""
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(7, 8), torch.randn(11, 8), torch.zeros(11)
+    bias[3] = -torch.inf
+    with torch.autocast("cpu", dtype):
+        said = head_logprobs(hidden, weight, bias, torch.zeros(7).long())
+        logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    assert said.entropy.dtype == torch.float32
+    torch.testing.assert_close(said.entropy, torch.distributions.Categorical(logits=logits[:, bias == 0]).entropy())
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_many_chunks_round_no_more_than_one(autocast: bool, monkeypatch) -> None:
+    """In half precision the chunks' parts of the weight's gradient are added up in float32."""
+    monkeypatch.setitem(head.CHUNK, "cpu", 1)
+    torch.manual_seed(0)
+    n = 2000
+    hidden, ids = torch.randn(n, 8), torch.randint(11, (n,))
+    weight = torch.randn(11, 8)
+    if not autocast:
+        hidden, weight = hidden.bfloat16(), weight.bfloat16()
+    weight.requires_grad_()
+
+    def gradient(rows: int) -> torch.Tensor:
+        monkeypatch.setattr(head, "LEAST_ROWS", rows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            said = head_logprobs(hidden, weight, None, ids)
+        return torch.autograd.grad(said.logprobs.sum(), weight)[0].float()
+
+    whole, parts = gradient(n), gradient(2)
+    assert (whole - parts).norm() < 4e-3 * whole.norm()

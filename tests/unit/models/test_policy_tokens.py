@@ -67,6 +67,45 @@ def test_a_head_that_does_more_goes_the_plain_way(make_policy) -> None:
     torch.testing.assert_close(policy.token_outputs(*inputs).logprobs, expected)
 
 
+def test_a_closer_look_than_half_precision_gives(make_policy) -> None:
+    """A cap on the logits, as Gemma 2 has one, that bfloat16 would hide is noticed under autocast too."""
+    policy = make_policy("llama")
+    original = policy.inner.forward
+
+    def capped(**kwargs):
+        output = original(**kwargs)
+        output.logits = 5 * torch.tanh(output.logits / 5)
+        return output
+
+    policy.inner.forward = capped
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not policy.has_plain_head
+    told = make_policy("llama")
+    told.inner.config.final_logit_softcapping = 30.0
+    assert not told.has_plain_head, "one too weak to be noticed is in the config"
+
+
+@pytest.mark.parametrize("way", ["no trunk apart", "own code that fails"])
+def test_a_trunk_that_can_not_be_used_alone(way: str, make_policy) -> None:
+    """Such models go the plain way; nothing is raised."""
+    policy = make_policy("llama")
+    if way == "no trunk apart":
+        policy.inner.base_model_prefix = "language_model"  # as of Llama 4
+        assert policy.inner.base_model is policy.inner
+    else:
+        trunk = policy.inner.base_model
+        original = trunk.forward
+
+        def needs_a_mask(*args, **kwargs):
+            return original(*args, **{**kwargs, "attention_mask": kwargs["attention_mask"]})
+
+        trunk.forward = needs_a_mask
+    inputs = answered(policy)
+    assert not policy.has_plain_head
+    expected = token_logprobs(policy(*inputs).logits, inputs[2]).masked_fill(~inputs[3], 0.0)
+    torch.testing.assert_close(policy.token_outputs(*inputs).logprobs, expected)
+
+
 def test_rows_are_put_together_without_a_gap() -> None:
     """Left-padded prompts and right-padded responses, by hand; the last token of the longest row isn't fed."""
     prompt_mask = torch.tensor([[0, 1, 1], [0, 0, 1]]).bool()

@@ -39,6 +39,8 @@ class LLM:
         assert {p.name for p in Path(model).iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
         self.model = AutoModelForCausalLM.from_pretrained(model)
         self.resets = 0
+        if not torch.distributed.is_initialized():  # as vLLM does in its process
+            torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         runner = SimpleNamespace(model=SimpleNamespace(load_weights=self.load))
         self.llm_engine = SimpleNamespace(
             model_executor=SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
@@ -85,7 +87,9 @@ def vllm(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "")
     LLM.made.clear()
-    return module
+    yield module
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -152,9 +156,11 @@ def test_what_it_is_not_for(vllm, make_policy, monkeypatch) -> None:
         VLLMEngine()(policy := make_policy("t5"), batch_of(policy), Sampling())
     with pytest.raises(UserError, match="gpu_memory_utilization"):
         VLLMEngine(gpu_memory_utilization=30)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(UserError, match="one device"):
-        VLLMEngine()(policy := make_policy(), batch_of(policy), Sampling())
+    with monkeypatch.context() as several:
+        several.setattr(torch.distributed, "is_initialized", lambda: True)
+        several.setattr(torch.distributed, "get_world_size", lambda: 2)
+        with pytest.raises(UserError, match="one device"):
+            VLLMEngine()(policy := make_policy(), batch_of(policy), Sampling())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")

@@ -498,6 +498,7 @@ def test_without_kl_there_is_no_reference(make_policy, make_trainer) -> None:
     assert module.reference is None
     assert not any("kl" in name and name != "ppo/approx_kl" for name in rounds[1])
     assert rounds[1]["ppo/non_score_reward"] == 0
+    assert not any(name.endswith("/forward") for name in rounds[1]), "what was sampled needs no pass of its own"
 
 
 def test_options_that_do_not_fit_are_refused(make_policy, model_dir) -> None:
