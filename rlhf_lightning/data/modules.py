@@ -26,6 +26,7 @@ class _Module(L.LightningDataModule):
 
     codec: Codec
     batch_size: int
+    seed: int
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
@@ -37,6 +38,13 @@ class _Module(L.LightningDataModule):
         """Rows an optimizer step, over all ranks and accumulated batches."""
         batches = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         return self.batch_size * self._ranks()["world"] * batches
+
+    def _order(self, lengths: Sequence[int], grouped: bool) -> Callable[[int], list[int]]:
+        """The order of each epoch's rows."""
+        total = self._step_size()
+        if grouped:
+            return lambda epoch: grouped_by_length(lengths, total, self.seed, epoch)
+        return lambda epoch: shuffled(len(lengths), self.seed, epoch)
 
     def _done(self) -> int:
         """Batches of the current epoch that have been trained on."""
@@ -105,7 +113,7 @@ class SFTDataModule(_PromptValidation):
         batch_size: demonstrations a step and rank.
         eval_batch_size: prompts a validation step.
         prompt_loss_weight: weight of the prompt tokens' loss; 0 trains on completions alone. Causal models only.
-        group_by_length: batches of like lengths.
+        group_by_length: batches of like lengths: less padding, but no batch is like the whole any more.
         seed: of the order.
 
     Raises:
@@ -146,14 +154,7 @@ class SFTDataModule(_PromptValidation):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""
-        total = self._step_size()
-        lengths = [len(row) for row in self.train]
-
-        def order(epoch: int) -> list[int]:
-            if self.group_by_length:
-                return grouped_by_length(lengths, total, self.seed, epoch)
-            return shuffled(len(lengths), self.seed, epoch)
-
+        order = self._order([len(row) for row in self.train], self.group_by_length)
         return self._train_loader(self.train, sft_batch, order, self.batch_size, [row.weight for row in self.train])
 
 
@@ -166,6 +167,7 @@ class PreferenceDataModule(_Module):
         codec: of the reward model.
         batch_size: pairs a step and rank.
         eval_batch_size: pairs a validation step.
+        group_by_length: batches of like lengths: less padding, but no batch is like the whole any more.
         seed: of the order.
 
     Raises:
@@ -179,21 +181,22 @@ class PreferenceDataModule(_Module):
         codec: Codec,
         batch_size: int = 32,
         eval_batch_size: int = 64,
+        group_by_length: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _need(train, "preferences to train on: give data.preferences, or leave reward out of stages")
         self.train, self.validation, self.codec = list(train), list(validation), codec
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.group_by_length, self.seed = group_by_length, seed
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of `PairBatch`, of like lengths."""
-        total = self._step_size()
+        """Batches of `PairBatch`."""
         lengths = [max(len(row.chosen), len(row.rejected)) + len(str(row.prompt.text)) for row in self.train]
         return self._train_loader(
             self.train,
             pair_batch,
-            lambda epoch: grouped_by_length(lengths, total, self.seed, epoch),
+            self._order(lengths, self.group_by_length),
             self.batch_size,
             [row.weight for row in self.train],
         )
@@ -246,7 +249,7 @@ class PromptDataModule(_PromptValidation):
         return self._train_loader(
             self.train,
             prompt_batch,
-            lambda epoch: shuffled(len(self.train), self.seed, epoch),
+            self._order([0] * len(self.train), grouped=False),
             self.batch_size,
             drop_last=True,
         )

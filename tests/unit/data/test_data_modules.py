@@ -55,6 +55,17 @@ def test_sft_module_prompt_loss_and_ungrouped(codec):
     assert {0.5, 1.0} <= set(batch.weights.unique().tolist()) <= {0.0, 0.5, 1.0}
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_pairs_of_like_lengths_or_mixed(grouped, codec):
+    lengths = [1, 40, 2, 60, 3, 50, 4, 70]
+    rows = [PreferenceRow(Prompt("a"), "b" * n, "c") for n in lengths]
+    module = PreferenceDataModule(rows, [], codec, batch_size=2, group_by_length=grouped)
+    batches = [batch.lengths[:2].tolist() for batch in module.train_dataloader()]
+    assert sorted(n for batch in batches for n in batch) == sorted(lengths)
+    alike = [[1, 2], [3, 4], [40, 50], [60, 70]]
+    assert (sorted(map(sorted, batches)) == alike) == grouped
+
+
 def on_rank(rank, world, accumulate=1, ready=0):
     """What the modules ask of a Trainer."""
     progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=ready)))
