@@ -81,6 +81,7 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
     """Read the data and load the models, refuse what doesn't fit, and take up what was done before."""
     options = flat(cfg)
     check_stages(cfg)
+    engine = instantiate(cfg["rollout"])
     notes = settle_sample(cfg)
     L.seed_everything(cfg["seed"], workers=True, verbose=False)
     data_config = {k: v for k, v in cfg["data"].items() if k != "gold"}
@@ -106,7 +107,7 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
-    run = Run(cfg, directory, group, data, results, state, stop, spec, engine=instantiate(cfg["rollout"]), asked=asked)
+    run = Run(cfg, directory, group, data, results, state, stop, spec, engine=engine, asked=asked)
     if results.status == "finished":
         return run
     check_models(run)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,20 @@ def test_a_reward_function_that_misbehaves(refused, tmp_path: Path, monkeypatch,
 )
 def test_runs_that_cannot_be(refused, overrides: str, said: str) -> None:
     assert said in refused(*overrides.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("rollout.slots=0", "at least 1"),
+        pytest.param("rollout=vllm", "[vllm]", marks=pytest.mark.skipif(bool(find_spec("vllm")), reason="it is there")),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused_before_anything_is_written(
+    refused, tmp_path: Path, option: str, said: str
+) -> None:
+    assert said in refused(option)
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".hydra"}
 
 
 @pytest.mark.parametrize(
