@@ -18,7 +18,7 @@ class AdaptedLinear(lora.Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., d) to (..., o). What is no plain adapter on frozen weights is left to peft."""
-        name = self._plain_adapter()
+        name = self.plain_adapter
         if name is None or args or kwargs:
             return super().forward(x, *args, **kwargs)
         base: Any = self.base_layer
@@ -28,7 +28,16 @@ class AdaptedLinear(lora.Linear):
             return _products(*inputs)[0]
         return _Adapted.apply(*inputs)  # type: ignore[no-untyped-call]
 
-    def _plain_adapter(self) -> str | None:
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """(o, d) the weight that alone gives the same output; for a plain adapter only."""
+        name, base = self.plain_adapter, self.base_layer
+        assert name is not None
+        return base.weight + self.scaling[name] * (self.lora_B[name].weight @ self.lora_A[name].weight)  # type: ignore
+
+    @property
+    def plain_adapter(self) -> str | None:
+        """The name of the one adapter that is at work, on frozen weights and without more to it; None otherwise."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         name = self.active_adapters[0]

@@ -23,6 +23,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Completions, Sampling, draw, placed, truncations, uniforms
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.models.sharding import is_sharded
+from rlhf_lightning.rollout.merging import merged
 
 
 class NativeEngine:
@@ -237,7 +238,7 @@ class _Decoding:
 
     def run(self) -> _Drawn:
         """Draw until every row has its response."""
-        with _evaluating(self.policy):
+        with _evaluating(self.policy), merged(self.policy.model):
             while self.waiting or any(self.live):
                 if self.waiting and self._room():
                     self._admit()

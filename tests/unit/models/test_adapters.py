@@ -82,9 +82,9 @@ def test_other_adapters_are_left_to_peft(change, reason: str) -> None:
     """What the short form doesn't say is not computed by it."""
     module = layer()
     module.__class__ = AdaptedLinear
-    assert module._plain_adapter() == "default"
+    assert module.plain_adapter == "default"
     change(module)
-    assert module._plain_adapter() is None, reason
+    assert module.plain_adapter is None, reason
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
