@@ -85,9 +85,7 @@ class _Head(torch.autograd.Function):
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         h, w, b = hidden.to(ctx.dtype), weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         to_hidden = torch.empty_like(hidden) if need_hidden else None
-        to_weight = (
-            torch.zeros_like(weight, dtype=torch.float32) if need_weight and ctx.dtype != torch.float32 else None
-        )
+        to_weight = None
         to_bias = torch.zeros_like(bias) if need_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(ids), ctx.rows):
@@ -101,10 +99,14 @@ class _Head(torch.autograd.Function):
                 slope = slope.to(ctx.dtype)
                 if to_hidden is not None:
                     to_hidden[rows] = slope @ w
-                if need_weight and ctx.dtype != torch.float32:  # each chunk would round the sum anew
+                if not need_weight:
+                    continue
+                if to_weight is None:  # no zeros are filled in before the first chunk
+                    to_weight = (slope.t() @ h[rows]).float()  # in half precision each chunk would round the sum anew
+                elif ctx.dtype == torch.float32:
+                    to_weight.addmm_(slope.t(), h[rows])
+                else:
                     to_weight += slope.t() @ h[rows]
-                elif need_weight:  # the first chunk's product is the gradient: no zeros are filled in before
-                    to_weight = slope.t() @ h[rows] if to_weight is None else to_weight.addmm_(slope.t(), h[rows])
         if need_weight and to_weight is None:
             to_weight = torch.zeros_like(weight)
         return to_hidden, None if to_weight is None else to_weight.to(weight.dtype), to_bias, None, None

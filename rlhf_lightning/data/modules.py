@@ -249,7 +249,7 @@ class PromptDataModule(_PromptValidation):
         return self._train_loader(
             self.train,
             prompt_batch,
-            self._order([0] * len(self.train), grouped=False),
+            lambda epoch: shuffled(len(self.train), self.seed, epoch),
             self.batch_size,
             drop_last=True,
         )

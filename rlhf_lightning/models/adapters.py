@@ -31,9 +31,9 @@ class AdaptedLinear(lora.Linear):
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """(o, d) the weight that alone gives the same output; for a plain adapter only."""
-        name, base = self.plain_adapter, self.base_layer
+        name = self.plain_adapter
         assert name is not None
-        return base.weight + self.scaling[name] * (self.lora_B[name].weight @ self.lora_A[name].weight)  # type: ignore
+        return self.base_layer.weight + self.get_delta_weight(name)  # type: ignore[operator]
 
     @property
     def plain_adapter(self) -> str | None:
