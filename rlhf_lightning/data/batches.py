@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.encoding import Codec, EncodedPair
 from rlhf_lightning.data.order import Portion
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 
@@ -110,6 +110,13 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> tuple
     return ids, mask
 
 
+def pad_pairs(pairs: Sequence[EncodedPair], pad_id: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Encoded texts as ids, mask and segment ids (n, t) for a reward model; see `PairBatch`."""
+    typed = all(pair.type_ids is not None for pair in pairs)
+    ids, mask = pad([pair.ids for pair in pairs], pad_id)
+    return ids, mask, pad([pair.type_ids or [] for pair in pairs], 0)[0] if typed else None
+
+
 def _pad_prompts(prompts: Sequence[Sequence[int]], codec: Codec) -> tuple[Tensor, Tensor]:
     return pad(prompts, codec.pad_id, "left" if codec.kind == "causal" else "right")
 
@@ -146,9 +153,6 @@ class EncodedSFT:
     shortened: bool = False
     cut: bool = False
 
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.response)
-
     @property
     def weight(self) -> float:
         """Sum of its tokens' weights in the loss."""
@@ -184,12 +188,8 @@ def pair_batch(rows: Sequence[PreferenceRow], codec: Codec, portion: Portion | N
     portion = portion or _whole(rows)
     texts = [(row.prompt, row.chosen) for row in rows] + [(row.prompt, row.rejected) for row in rows]
     pairs = [codec.encode_pair(prompt, completion) for prompt, completion in texts]
-    input_ids, mask = pad([p.ids for p in pairs], codec.pad_id)
-    typed = all(p.type_ids is not None for p in pairs)
     return PairBatch(
-        input_ids,
-        mask,
-        pad([p.type_ids or [] for p in pairs], 0)[0] if typed else None,
+        *pad_pairs(pairs, codec.pad_id),
         torch.tensor([row.weight for row in rows], dtype=torch.float),
         torch.tensor([row.margin for row in rows], dtype=torch.float),
         torch.tensor([len(completion) for _, completion in texts]),

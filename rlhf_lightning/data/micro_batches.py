@@ -1,6 +1,8 @@
-"""How many rows go through a model at once."""
+"""How many rows go through a model at once, and which."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,3 +41,41 @@ def micro_batches(lengths: Tensor, tokens: int | None = None, in_step: bool = Fa
             half = sizes[largest] // 2
             sizes[largest : largest + 1] = [half, sizes[largest] - half]
     return list(order.split(sizes))
+
+
+def by_parts(compute: Callable[[Tensor], Tensor], groups: Sequence[Tensor]) -> Tensor:
+    """What is computed of rows a group at a time, for all of them.
+
+    Args:
+        compute: gives (k, ...) for the positions (k,) of a group's rows.
+        groups: as `micro_batches` gives them: each row is in one.
+
+    Returns:
+        (n, ...) in the order of the rows. Gradients flow through all groups.
+    """
+    return torch.cat([compute(rows) for rows in groups])[torch.cat(list(groups)).argsort()]
+
+
+def trimmed(
+    prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, rows: Tensor, left: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Some rows of prompts and responses, without the columns that are padding in all of them.
+
+    Args:
+        prompt_ids, prompt_mask: (b, p), padded on the left with ``left``, else on the right.
+        response_ids, response_mask: (b, r), padded on the right.
+        rows: (k,) which rows.
+        left: see above.
+
+    Returns:
+        The same four, ``(k, p')`` and ``(k, r')``.
+    """
+    width = int(response_mask[rows].sum(1).max())
+    kept = int(prompt_mask[rows].sum(1).max())
+    prompts = slice(prompt_mask.shape[1] - kept, None) if left else slice(kept)
+    return (
+        prompt_ids[rows, prompts],
+        prompt_mask[rows, prompts],
+        response_ids[rows, :width],
+        response_mask[rows, :width],
+    )

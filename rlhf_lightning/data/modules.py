@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from rlhf_lightning.data.batches import encode_sft, pair_batch, prompt_batch, sft_batch
 from rlhf_lightning.data.encoding import Codec
-from rlhf_lightning.data.order import EvalOrder, Rows, TrainOrder, grouped_by_length, shuffled
+from rlhf_lightning.data.order import EvalOrder, Rows, TrainOrder
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 from rlhf_lightning.errors import UserError
 
@@ -34,18 +34,6 @@ class _Module(L.LightningDataModule):
             {"rank": 0, "world": 1} if trainer is None else {"rank": trainer.global_rank, "world": trainer.world_size}
         )
 
-    def _step_size(self) -> int:
-        """Rows an optimizer step, over all ranks and accumulated batches."""
-        batches = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        return self.batch_size * self._ranks()["world"] * batches
-
-    def _order(self, lengths: Sequence[int], grouped: bool) -> Callable[[int], list[int]]:
-        """The order of each epoch's rows."""
-        total = self._step_size()
-        if grouped:
-            return lambda epoch: grouped_by_length(lengths, total, self.seed, epoch)
-        return lambda epoch: shuffled(len(lengths), self.seed, epoch)
-
     def _done(self) -> int:
         """Batches of the current epoch that have been trained on."""
         return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -54,16 +42,14 @@ class _Module(L.LightningDataModule):
         self,
         rows: Sequence[Any],
         collate: Callable[..., Any],
-        order: Callable[[int], list[int]],
-        batch_size: int,
         weights: Sequence[float] | None = None,
         drop_last: bool = False,
     ) -> DataLoader:
         steps = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         sampler = TrainOrder(
-            order,
             len(rows),
-            batch_size,
+            self.batch_size,
+            self.seed,
             **self._ranks(),
             weights=weights,
             accumulate=steps,
@@ -113,7 +99,6 @@ class SFTDataModule(_PromptValidation):
         batch_size: demonstrations a step and rank.
         eval_batch_size: prompts a validation step.
         prompt_loss_weight: weight of the prompt tokens' loss; 0 trains on completions alone. Causal models only.
-        group_by_length: batches of like lengths: less padding, but no batch is like the whole any more.
         seed: of the order.
 
     Raises:
@@ -128,7 +113,6 @@ class SFTDataModule(_PromptValidation):
         batch_size: int = 32,
         eval_batch_size: int = 64,
         prompt_loss_weight: float = 0.0,
-        group_by_length: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(validation, codec, eval_batch_size)
@@ -136,7 +120,7 @@ class SFTDataModule(_PromptValidation):
         if prompt_loss_weight and codec.kind != "causal":
             raise UserError(f"prompt_loss_weight needs a causal model; this one is {codec.kind}")
         self.train = [encode_sft(row, codec, prompt_loss_weight) for row in train]
-        self.batch_size, self.group_by_length, self.seed = batch_size, group_by_length, seed
+        self.batch_size, self.seed = batch_size, seed
 
     def losses(self) -> list[str]:
         """What the limits took off the demonstrations, in words; nothing where all fit."""
@@ -154,8 +138,7 @@ class SFTDataModule(_PromptValidation):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `SFTBatch`."""
-        order = self._order([len(row) for row in self.train], self.group_by_length)
-        return self._train_loader(self.train, sft_batch, order, self.batch_size, [row.weight for row in self.train])
+        return self._train_loader(self.train, sft_batch, [row.weight for row in self.train])
 
 
 class PreferenceDataModule(_Module):
@@ -167,7 +150,6 @@ class PreferenceDataModule(_Module):
         codec: of the reward model.
         batch_size: pairs a step and rank.
         eval_batch_size: pairs a validation step.
-        group_by_length: batches of like lengths: less padding, but no batch is like the whole any more.
         seed: of the order.
 
     Raises:
@@ -181,25 +163,16 @@ class PreferenceDataModule(_Module):
         codec: Codec,
         batch_size: int = 32,
         eval_batch_size: int = 64,
-        group_by_length: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _need(train, "preferences to train on: give data.preferences, or leave reward out of stages")
         self.train, self.validation, self.codec = list(train), list(validation), codec
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.group_by_length, self.seed = group_by_length, seed
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`."""
-        lengths = [max(len(row.chosen), len(row.rejected)) + len(str(row.prompt.text)) for row in self.train]
-        return self._train_loader(
-            self.train,
-            pair_batch,
-            self._order(lengths, self.group_by_length),
-            self.batch_size,
-            [row.weight for row in self.train],
-        )
+        return self._train_loader(self.train, pair_batch, [row.weight for row in self.train])
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out preferences."""
@@ -246,10 +219,4 @@ class PromptDataModule(_PromptValidation):
                 f"{len(self.train)} prompts are fewer than one batch of {self.batch_size} on each of {ranks} devices: "
                 "lower ppo.loader.batch_size"
             )
-        return self._train_loader(
-            self.train,
-            prompt_batch,
-            lambda epoch: shuffled(len(self.train), self.seed, epoch),
-            self.batch_size,
-            drop_last=True,
-        )
+        return self._train_loader(self.train, prompt_batch, drop_last=True)

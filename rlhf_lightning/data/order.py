@@ -48,27 +48,6 @@ def shuffled(n: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
 
 
-def grouped_by_length(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[int]:
-    """A random order in which rows of like length stand together, so that batches hold little padding.
-
-    Rows are shuffled, cut into chunks of 32 batches, sorted within each chunk, and the batches shuffled again. A short
-    last batch stays last: in the middle it would shift every batch after it.
-    """
-    generator = torch.Generator().manual_seed(seed + epoch)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    chunk = 32 * batch_size
-    grouped = [
-        i
-        for start in range(0, len(order), chunk)
-        for i in sorted(order[start : start + chunk], key=lambda i: lengths[i])
-    ]
-    batches = [grouped[start : start + batch_size] for start in range(0, len(grouped), batch_size)]
-    whole = [b for b in batches if len(b) == batch_size]
-    short = [b for b in batches if len(b) < batch_size]
-    mixed = [whole[k] for k in torch.randperm(len(whole), generator=generator).tolist()]
-    return [i for batch in [*mixed, *short] for i in batch]
-
-
 def portions(
     order: Sequence[int],
     batch_size: int,
@@ -119,8 +98,9 @@ class TrainOrder(DistributedSampler):
     every other one in a sampler that would deal out its batches anew.)
 
     Args:
-        order: gives the order of an epoch's rows.
+        n: rows of the data set.
         batch_size: rows a batch and rank.
+        seed: of their order, which is another one in each epoch (`shuffled`).
         rank, world: which of how many.
         weights: of each row in the loss.
         accumulate: batches an optimizer step.
@@ -130,9 +110,9 @@ class TrainOrder(DistributedSampler):
 
     def __init__(
         self,
-        order: Callable[[int], list[int]],
         n: int,
         batch_size: int,
+        seed: int,
         rank: int = 0,
         world: int = 1,
         weights: Sequence[float] | None = None,
@@ -140,7 +120,7 @@ class TrainOrder(DistributedSampler):
         drop_last: bool = False,
         done: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.order, self.n, self.batch_size = order, n, batch_size
+        self.n, self.batch_size, self.seed = n, batch_size, seed
         self.rank, self.world, self.weights, self.accumulate = rank, world, weights, accumulate
         self.drop_last, self.done = drop_last, done
         self.epoch = 0
@@ -151,7 +131,8 @@ class TrainOrder(DistributedSampler):
 
     def __iter__(self) -> Iterator[Portion]:  # type: ignore[override]
         # A generator: nothing here is run before the first batch is wanted, and by then progress has been restored.
-        made = portions(self.order(self.epoch), self.batch_size, self.rank, self.world, self.weights, self.accumulate)
+        order = shuffled(self.n, self.seed, self.epoch)
+        made = portions(order, self.batch_size, self.rank, self.world, self.weights, self.accumulate)
         yield from made[self.done() : len(self)]
 
 

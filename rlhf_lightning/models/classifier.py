@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.data.encoding import Codec, Kind
+from rlhf_lightning.data.micro_batches import by_parts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Completions, Sampling
 from rlhf_lightning.models.loading import (
@@ -25,7 +26,7 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
-from rlhf_lightning.models.sharding import shard, to_save
+from rlhf_lightning.models.sharding import groups, shard, to_save
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -111,8 +112,20 @@ class Classifier(nn.Module):
         return write_folder(folder, lambda path: save_model(model, self.codec.tokenizer, path, self.lora.merge))
 
     def forward(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-        """(b, labels) logits."""
-        return self.model(input_ids=prompt_ids, attention_mask=prompt_mask.long()).logits.float()
+        """(b, labels) logits; ``prompt_ids`` (b, p) and ``prompt_mask`` are padded on the right."""
+        lengths = prompt_mask.sum(1)
+
+        def logits(rows: Tensor) -> Tensor:
+            width = int(lengths[rows].max())
+            return self.model(
+                input_ids=prompt_ids[rows, :width], attention_mask=prompt_mask[rows, :width].long()
+            ).logits.float()
+
+        return by_parts(logits, groups(self.model, lengths))
+
+    def groups(self, batch: SFTBatch) -> list[Tensor]:
+        """Positions of the rows that `sft_loss` takes through the model together."""
+        return groups(self.model, batch.prompt_mask.sum(1))
 
     def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Cross-entropy of the labels, the share guessed right, and each row's loss (b,)."""

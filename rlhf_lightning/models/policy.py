@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rlhf_lightning.algorithms import entropy, head_logprobs, token_logprobs
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.data.encoding import Codec, Kind
+from rlhf_lightning.data.micro_batches import by_parts, trimmed
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Completions, Sampling, mask_after_end, placed, processors, uniforms
 from rlhf_lightning.models.loading import (
@@ -32,7 +33,7 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
-from rlhf_lightning.models.sharding import is_sharded, shard, to_save
+from rlhf_lightning.models.sharding import groups, is_sharded, shard, to_save
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -420,11 +421,21 @@ class Policy(nn.Module):
 
     def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Weighted mean of the next-token loss, the share of weighted tokens guessed right, each row's loss (b,)."""
-        output = self.token_outputs(batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask)
-        weight = batch.weights.sum().clamp(min=1e-8)
-        losses = -output.logprobs * batch.weights
-        rows = losses.detach().sum(1) / batch.weights.sum(1).clamp(min=1e-8)
-        return losses.sum() / weight, {"token_accuracy": (output.best * batch.weights).sum() / weight}, rows
+        tensors = batch.prompt_ids, batch.prompt_mask, batch.response_ids, batch.response_mask
+
+        def sums(rows: Tensor) -> Tensor:
+            inputs = trimmed(*tensors, rows, left=self.kind == "causal")
+            output, weights = self.token_outputs(*inputs), batch.weights[rows, : inputs[2].shape[1]]
+            return torch.stack([-(output.logprobs * weights).sum(1), (output.best * weights).sum(1)], 1)
+
+        losses, right = by_parts(sums, self.groups(batch)).unbind(1)
+        weights = batch.weights.sum(1).clamp(min=1e-8)
+        total = batch.weights.sum().clamp(min=1e-8)
+        return losses.sum() / total, {"token_accuracy": right.detach().sum() / total}, losses.detach() / weights
+
+    def groups(self, batch: SFTBatch) -> list[Tensor]:
+        """Positions of the rows that `sft_loss` takes through the model together."""
+        return groups(self.model, batch.prompt_mask.sum(1) + batch.response_mask.sum(1))
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:

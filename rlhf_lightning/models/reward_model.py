@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rlhf_lightning.data.batches import pad
+from rlhf_lightning.data.batches import pad_pairs
 from rlhf_lightning.data.encoding import Codec, Kind
-from rlhf_lightning.data.micro_batches import micro_batches
+from rlhf_lightning.data.micro_batches import by_parts
 from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.loading import (
@@ -27,7 +27,7 @@ from rlhf_lightning.models.loading import (
     save_model,
 )
 from rlhf_lightning.models.saving import write_folder
-from rlhf_lightning.models.sharding import shard, to_save
+from rlhf_lightning.models.sharding import groups, shard, to_save
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -165,24 +165,27 @@ class RewardModel(nn.Module):
         Returns:
             (b,) float32.
         """
-        kwargs = {} if type_ids is None else {"token_type_ids": type_ids}
+        lengths = mask.sum(1)
         # Where pad and eos are one token, transformers reads the score before the padding's first: same on every path.
         ids = input_ids.masked_fill(~mask, self.codec.pad_id)
-        raw = self.model(input_ids=ids, attention_mask=mask.long(), **kwargs).logits[:, 0].float()
-        return (raw - self.mean) / self.std
+
+        def raw(rows: Tensor) -> Tensor:
+            width = int(lengths[rows].max())
+            kwargs = {} if type_ids is None else {"token_type_ids": type_ids[rows, :width]}
+            output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width].long(), **kwargs)
+            return output.logits[:, 0].float()
+
+        return (by_parts(raw, self.groups(mask)) - self.mean) / self.std
+
+    def groups(self, mask: Tensor) -> list[Tensor]:
+        """Positions of the texts, with this mask (b, t), that `forward` takes through the model together."""
+        return groups(self.model, mask.sum(1))
 
     @torch.no_grad()
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], tokens: int | None = None) -> Tensor:
-        """Scores of texts: (n,) float32 on the model's device. Texts of like length are scored together.
-
-        ``tokens`` is how many are in memory at once, see `micro_batches`.
-        """
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        """Scores of texts: (n,) float32 on the model's device."""
         pairs = [self.codec.encode_pair(p, c) for p, c in zip(prompts, completions, strict=True)]
-        scores = torch.zeros(len(pairs), device=self.device)
-        for rows in micro_batches(torch.tensor([len(pair.ids) for pair in pairs], device=self.device), tokens):
-            chunk = rows.tolist()
-            ids, mask = pad([pairs[i].ids for i in chunk], self.codec.pad_id)
-            typed = all(pairs[i].type_ids is not None for i in chunk)
-            types = pad([pairs[i].type_ids or [] for i in chunk], 0)[0].to(self.device) if typed else None
-            scores[rows] = self(ids.to(self.device), mask.to(self.device), types)
-        return scores
+        if not pairs:
+            return torch.zeros(0, device=self.device)
+        ids, mask, types = pad_pairs(pairs, self.codec.pad_id)
+        return self(ids.to(self.device), mask.to(self.device), None if types is None else types.to(self.device))

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rlhf_lightning.data.micro_batches import micro_batches
 from rlhf_lightning.models.loading import MERGED, has_adapter
 
 
@@ -32,6 +33,18 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(module, mesh=mesh)
     if hasattr(module, "generate"):  # which calls parts of an encoder-decoder model on their own
         register_fsdp_forward_method(module, "generate")
+
+
+def groups(module: nn.Module, lengths: Tensor) -> list[Tensor]:
+    """The rows of a batch that go through a model together: those of like length (`micro_batches`).
+
+    Where the weights are dealt out it is the batch as a whole: all ranks take part in each pass, whatever they have.
+
+    Args:
+        module: the model.
+        lengths: (n,) of the rows.
+    """
+    return [torch.arange(len(lengths), device=lengths.device)] if is_sharded(module) else micro_batches(lengths)
 
 
 def writable(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Rollout: prompts in, sampled responses with log-probabilities, values and scores out."""
 
-from rlhf_lightning.rollout.collect import Rollout, collect, token_pairs, trimmed
+from rlhf_lightning.rollout.collect import Rollout, collect, token_pairs
 from rlhf_lightning.rollout.engine import Engine, GenerateEngine
 from rlhf_lightning.rollout.native import NativeEngine
 from rlhf_lightning.rollout.vllm import VLLMEngine
@@ -13,5 +13,4 @@ __all__ = [
     "VLLMEngine",
     "collect",
     "token_pairs",
-    "trimmed",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lightning.data.batches import Batch, PromptBatch
-from rlhf_lightning.data.micro_batches import micro_batches
+from rlhf_lightning.data.micro_batches import micro_batches, trimmed
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.models.reference import Reference
@@ -79,31 +79,6 @@ class Rollout(Batch):
     def learnt_mask(self) -> Tensor:
         """(b, r) bool, the response tokens that are learnt from."""
         return self.response_mask & self.scored.unsqueeze(1)
-
-
-def trimmed(
-    prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, rows: Tensor, left: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Some rows of prompts and responses, without the columns that are padding in all of them.
-
-    Args:
-        prompt_ids, prompt_mask: (b, p), padded on the left with ``left``, else on the right.
-        response_ids, response_mask: (b, r), padded on the right.
-        rows: (k,) which rows.
-        left: see above.
-
-    Returns:
-        The same four, ``(k, p')`` and ``(k, r')``.
-    """
-    width = int(response_mask[rows].sum(1).max())
-    kept = int(prompt_mask[rows].sum(1).max())
-    prompts = slice(prompt_mask.shape[1] - kept, None) if left else slice(kept)
-    return (
-        prompt_ids[rows, prompts],
-        prompt_mask[rows, prompts],
-        response_ids[rows, :width],
-        response_mask[rows, :width],
-    )
 
 
 def token_pairs(ids: Tensor, mask: Tensor) -> list[tuple[int, int]]:

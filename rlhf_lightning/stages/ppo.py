@@ -32,7 +32,7 @@ from rlhf_lightning.algorithms.kl import KLKind
 from rlhf_lightning.algorithms.rewards import MissingEOS
 from rlhf_lightning.data.batches import PromptBatch
 from rlhf_lightning.data.encoding import transcript
-from rlhf_lightning.data.micro_batches import micro_batches
+from rlhf_lightning.data.micro_batches import micro_batches, trimmed
 from rlhf_lightning.data.order import shuffled
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
@@ -41,7 +41,7 @@ from rlhf_lightning.models.reference import Reference
 from rlhf_lightning.models.sharding import is_sharded, writable
 from rlhf_lightning.rewards.functions import Reward
 from rlhf_lightning.rewards.mix import OnFailure, RewardMix
-from rlhf_lightning.rollout import Engine, NativeEngine, Rollout, collect, token_pairs, trimmed
+from rlhf_lightning.rollout import Engine, NativeEngine, Rollout, collect, token_pairs
 from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 from rlhf_lightning.stages.sharding import shard_parts

@@ -76,8 +76,12 @@ class RewardModule(GuardedModule):
 
     def read(self, batch: PairBatch) -> Tensor:
         """The tokens of both texts of each pair."""
-        lengths = batch.mask.sum(1)
-        return amounts(lengths, batch.counts.repeat(2), lengths, batch.mask.shape[1])
+        lengths, counts = batch.mask.sum(1), batch.counts.repeat(2)
+        parts = [
+            amounts(lengths[rows], counts[rows], lengths[rows], lengths[rows].max())
+            for rows in self.model.groups(batch.mask)
+        ]
+        return torch.stack(parts).sum(0)
 
     def _texts(self, batch: PairBatch) -> list[str]:
         codec, pairs = self.model.codec, len(batch.weight)

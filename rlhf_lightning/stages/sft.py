@@ -19,17 +19,16 @@ from rlhf_lightning.stages.sharding import shard_parts
 from rlhf_lightning.stages.timing import amounts
 
 
-def sft_amounts(batch: SFTBatch, kind: Kind, joined: bool) -> Tensor:
-    """The `amounts` of demonstrations.
+def sft_amounts(prompts: Tensor, responses: Tensor, counts: Tensor, kind: Kind, joined: bool) -> Tensor:
+    """The `amounts` of demonstrations that went through the model together.
 
     Args:
-        batch: the demonstrations.
+        prompts, responses: (n,) tokens of each.
+        counts: (n,) bool, false where a row only fills up.
         kind: of the model; an encoder reads the prompts alone.
         joined: prompt and response of a row were put together without padding between them (`Policy.token_outputs`).
     """
-    prompts, responses = batch.prompt_mask.sum(1), batch.response_mask.sum(1)
-    p, r = batch.prompt_mask.shape[1], batch.response_mask.shape[1]
-    counts = torch.arange(len(prompts), device=prompts.device) < batch.portion.real
+    p, r = prompts.max(), responses.max()
     if kind == "encoder":
         return amounts(prompts, counts, prompts, p)
     lengths = prompts + responses
@@ -87,7 +86,13 @@ class SFTModule(GuardedModule):
     def read(self, batch: SFTBatch) -> Tensor:
         """The tokens of prompts and completions, and the positions that the model had for them."""
         joined = isinstance(self.policy, Policy) and self.policy.has_plain_head and batch.prompt_mask.any(1).all()
-        return sft_amounts(batch, self.policy.kind, bool(joined))
+        prompts, responses = batch.prompt_mask.sum(1), batch.response_mask.sum(1)
+        counts = torch.arange(len(prompts), device=prompts.device) < batch.portion.real
+        parts = [
+            sft_amounts(prompts[rows], responses[rows], counts[rows], self.policy.kind, bool(joined))
+            for rows in self.policy.groups(batch)
+        ]
+        return torch.stack(parts).sum(0)
 
     def _texts(self, batch: SFTBatch) -> list[str]:
         codec, texts = self.policy.codec, []

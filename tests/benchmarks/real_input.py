@@ -80,7 +80,7 @@ def translation(data: Path, models: Path, out: Path, seeds: list[int]) -> None:
     ppo += ["ppo.trainer.val_check_interval=25"]
     for seed in seeds:
         sft = out / f"sft_{seed}"
-        recipe = ["sft.loader.batch_size=64", "sft.trainer.max_epochs=3", "sft.loader.group_by_length=true"]
+        recipe = ["sft.loader.batch_size=64", "sft.trainer.max_epochs=3"]
         show(f"sft seed {seed}", train(sft, *rows, *recipe, "stages=[sft]", f"seed={seed}"), names)
         for name, reward in (
             ("metrics", ["rewards=[chrf,bleu]"]),

@@ -8,16 +8,14 @@ extra `bench-ppo` (TRL 1.12, the last with PPO) for `ppo-*`, the extra `bench` (
 the peer of `sample-*` is transformers' own `generate`, in this environment.
 
 - `ppo-*`: updates of PPO, from sampling to the last optimizer step.
-- `sft-*`, `reward-*`: an epoch over rows of 10 to 300 tokens, ours with rows of like length together (`ours`, as it
-  comes) and in random order (`ours random`). Both sides have the same model folder, tokens, batch
-  size, learning rate (constant), AdamW (betas 0.9 and 0.95, eps 1e-5, no weight decay), gradient norm bound 1, float32
-  and threads, and learn completions alone; each has its own order of the rows. The peer runs as it comes (`peer`, a
-  random order) and with its sampler for rows of like length (`peer grouped`), which sorts within a quarter of the rows
-  at most, so that a short epoch shows it at less than its best: `--rows` makes it longer (one of fewer than eight
-  batches is not sorted at all, and needs `--peers peer` alone). TRL's `packing` is left
-  out: it keeps rows apart only with flash attention, which a CPU has not. The first step is a warm-up (see
-  `common.epoch`). The loss on rows that nobody trained on, before and after, is computed by `heldout.py` for both sides
-  alike.
+- `sft-*`, `reward-*`: an epoch over rows of 10 to 300 tokens in a random order, which is the same on both sides. Both
+  have the same model folder, tokens, batch size, learning rate (constant), AdamW (betas 0.9 and 0.95, eps 1e-5, no
+  weight decay), gradient norm bound 1, float32 and threads, and learn completions alone. The peer runs as it comes
+  (`peer`) and with its sampler for rows of like length (`peer grouped`), which sorts within a quarter of the rows at
+  most, so that a short epoch shows it at less than its best: `--rows` makes it longer (one of fewer than eight batches
+  is not sorted at all, and needs `--peers peer` alone). TRL's `packing` is left out: it keeps rows apart only with
+  flash attention, which a CPU has not. The first step is a warm-up (see `common.epoch`). The loss on rows that nobody
+  trained on, before and after, is computed by `heldout.py` for both sides alike.
 - `sample-*`: answers whose lengths were drawn beforehand, the same for both sides.
 """
 
@@ -101,13 +99,6 @@ RATES = {
 }
 """What each kind of work is measured by: its name, and that of the figure."""
 TRAINED: dict[str, dict[str, Any]] = {"peer": {}, "peer grouped": {"grouped": True}}
-OURS: dict[str, dict[str, dict[str, Any]]] = {
-    "ppo": {"ours": {}},
-    "sft": {"ours": {"grouped": True}, "ours random": {"grouped": False}},
-    "reward": {"ours": {"grouped": True}, "ours random": {"grouped": False}},
-    "sample": {"ours": {}},
-}
-"""Our own ways, likewise."""
 PEERS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {"peer": {}},
     "sft": TRAINED,
@@ -325,27 +316,25 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     python = sys.executable if given["work"] == "sample" else args.peer_python
     for i in range(args.pairs):
         given["seed"] = i  # of the order in which rows come
-        pair = {who: side(sys.executable, "ours.py", {**given, **more}) for who, more in OURS[given["work"]].items()}
+        pair = {"ours": side(sys.executable, "ours.py", given)}
         pair |= {peer: side(python, "peers.py", {**given, **more}) for peer, more in peers.items()}
         result["pairs"].append(pair)
         for who, figures in pair.items():
             print(f"{name} pair {i + 1}: {who:<{max(map(len, pair))}} {shown(figures)}", flush=True)
-    result["ratios"] = {
-        f"{who} / {peer}": ratios(name, who, peer, result["pairs"]) for who in OURS[given["work"]] for peer in peers
-    }
+    result["ratios"] = {peer: ratios(name, peer, result["pairs"]) for peer in peers}
     for who in result["pairs"][0] if "held" in given else ():
         losses = [pair[who]["loss"] for pair in result["pairs"]]
         print(f"{name}: {who}: held-out loss {middle(losses)}")
     return result
 
 
-def ratios(name: str, who: str, peer: str, pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """A way of ours over a peer's, pair by pair: median and range."""
+def ratios(name: str, peer: str, pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Ours over a peer's, pair by pair: median and range."""
     told = {}
     for what, figure in (RATES[CASES[name]["work"]], ("peak memory", "peak_gb")):
-        each = [pair[who][figure] / pair[peer][figure] for pair in pairs]
+        each = [pair["ours"][figure] / pair[peer][figure] for pair in pairs]
         told[what] = {"median": statistics.median(each), "least": min(each), "most": max(each)}
-        print(f"{name}: {what}, {who} / {peer}: {middle(each)}")
+        print(f"{name}: {what}, ours / {peer}: {middle(each)}")
     return told
 
 

@@ -83,7 +83,7 @@ def sft(given: dict[str, Any]) -> None:
     policy = Policy.load(model_spec(given), **limits(given))
     module = SFTModule(policy, lr=given["lr"], schedule=optim.constant)
     rows = [SFTRow(Prompt(row["prompt"]), row["completion"]) for row in given["rows"]]
-    data = SFTDataModule(rows, [], policy.codec, given["batch"], group_by_length=given["grouped"], seed=given["seed"])
+    data = SFTDataModule(rows, [], policy.codec, given["batch"], seed=given["seed"])
     same([row.prompt + row.response for row in data.train], [row["ids"] for row in given["rows"]])
     train(given, module, data)
     policy.save(given["save"])
@@ -96,8 +96,7 @@ def reward(given: dict[str, Any]) -> None:
     for which in ("chosen", "rejected"):
         encoded = [model.codec.encode_pair(row.prompt, getattr(row, which)).ids for row in rows]
         same(encoded, [row[f"{which}_ids"] for row in given["rows"]])
-    order = {"group_by_length": given["grouped"], "seed": given["seed"]}
-    train(given, module, PreferenceDataModule(rows, [], model.codec, given["batch"], **order))
+    train(given, module, PreferenceDataModule(rows, [], model.codec, given["batch"], seed=given["seed"]))
     model.save(given["save"])
 
 

@@ -49,21 +49,10 @@ def test_sft_module_tells_what_the_limits_took(codec):
     assert said.startswith(f"{prompts.count(max(prompts))} of {len(prompts)} prompts have more than")
 
 
-def test_sft_module_prompt_loss_and_ungrouped(codec):
-    module = SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=22, prompt_loss_weight=0.5, group_by_length=False)
+def test_sft_module_prompt_loss(codec):
+    module = SFTDataModule(DEMONSTRATIONS, [], codec, batch_size=22, prompt_loss_weight=0.5)
     (batch,) = module.train_dataloader()
     assert {0.5, 1.0} <= set(batch.weights.unique().tolist()) <= {0.0, 0.5, 1.0}
-
-
-@pytest.mark.parametrize("grouped", [True, False])
-def test_pairs_of_like_lengths_or_mixed(grouped, codec):
-    lengths = [1, 40, 2, 60, 3, 50, 4, 70]
-    rows = [PreferenceRow(Prompt("a"), "b" * n, "c") for n in lengths]
-    module = PreferenceDataModule(rows, [], codec, batch_size=2, group_by_length=grouped)
-    batches = [batch.lengths[:2].tolist() for batch in module.train_dataloader()]
-    assert sorted(n for batch in batches for n in batch) == sorted(lengths)
-    alike = [[1, 2], [3, 4], [40, 50], [60, 70]]
-    assert (sorted(map(sorted, batches)) == alike) == grouped
 
 
 def on_rank(rank, world, accumulate=1, ready=0):

@@ -14,7 +14,6 @@ from rlhf_lightning.models import Policy, Reference, Sampling
 from rlhf_lightning.models.generation import Completions
 from rlhf_lightning.rewards import ConstantReward, RewardMix
 from rlhf_lightning.rollout import GenerateEngine, NativeEngine, collect
-from rlhf_lightning.rollout.collect import trimmed
 
 SAMPLING = Sampling(temperature=0.7, seed=2)  # some responses end, and some don't
 
@@ -105,21 +104,6 @@ def test_values_come_from_a_critic_apart(make_policy) -> None:
     inputs = (rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, rollout.response_mask)
     mask = rollout.response_mask
     torch.testing.assert_close(rollout.values[mask], critic(*inputs, with_values=True).values.detach()[mask])
-
-
-@pytest.mark.parametrize("left", [True, False])
-def test_trimmed_drops_padding_alone(left: bool) -> None:
-    """Every chosen row keeps all its tokens, in order; the longest of them has no padding left."""
-    lengths, answers, rows = [3, 1, 5, 2], [1, 4, 2, 2], torch.tensor([3, 0])
-    prompt_mask = torch.arange(5) < torch.tensor(lengths)[:, None]
-    prompt_mask = prompt_mask.flip(1) if left else prompt_mask
-    response_mask = torch.arange(6) < torch.tensor(answers)[:, None]
-    prompt_ids, response_ids = torch.arange(20).view(4, 5), torch.arange(24).view(4, 6)
-    p, pm, r, rm = trimmed(prompt_ids, prompt_mask, response_ids, response_mask, rows, left)
-    assert (p.shape, r.shape) == ((2, 3), (2, 2))
-    for i, row in enumerate(rows.tolist()):
-        assert torch.equal(p[i][pm[i]], prompt_ids[row][prompt_mask[row]])
-        assert torch.equal(r[i][rm[i]], response_ids[row][response_mask[row]])
 
 
 class Apart:

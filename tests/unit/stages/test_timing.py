@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from rlhf_lightning.callbacks import Checkpoints
 from rlhf_lightning.data.batches import SFTBatch, pair_batch
+from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.order import Portion
 from rlhf_lightning.report.curves import Curve, read_curves
@@ -43,27 +44,46 @@ def sft_batch_of(prompts: list[int], responses: list[int], real: int) -> SFTBatc
     ],
 )
 def test_amounts_of_demonstrations_by_hand(kind: Any, joined: bool, expected: tuple[int, int, int]) -> None:
-    batch = sft_batch_of([2, 4], [3, 2], real=2)
-    assert sft_amounts(batch, kind, joined).tolist() == list(expected)
+    rows = torch.tensor([2, 4]), torch.tensor([3, 2]), torch.tensor([True, True])
+    assert sft_amounts(*rows, kind, joined).tolist() == list(expected)
 
 
 def test_rows_put_together_have_the_padding_of_their_lengths() -> None:
     """7, 3 and 4 tokens: 6 positions each, of which 3 and 2 are padding; a row that fills up is no token read."""
-    assert sft_amounts(sft_batch_of([4, 1, 2], [3, 2, 2], real=3), "causal", True).tolist() == [14, 18, 5]
-    assert sft_amounts(sft_batch_of([4, 1, 2], [3, 2, 2], real=2), "causal", True).tolist() == [10, 18, 5]
+    rows = torch.tensor([4, 1, 2]), torch.tensor([3, 2, 2])
+    assert sft_amounts(*rows, torch.tensor([True, True, True]), "causal", True).tolist() == [14, 18, 5]
+    assert sft_amounts(*rows, torch.tensor([True, True, False]), "causal", True).tolist() == [10, 18, 5]
 
 
-def test_amounts_of_pairs_by_hand(model_dir) -> None:
+def test_amounts_of_demonstrations_in_groups_by_hand(make_policy, monkeypatch) -> None:
+    """8 tokens at once: the row of 7 has 6 positions, those of 4 and 3 have 3 each and no padding.
+
+    The second row fills up: of its 3 tokens none counts, and its place is no padding.
+    """
+    monkeypatch.setitem(TOKENS, "cpu", 8)
+    batch = sft_batch_of([4, 2, 1], [3, 2, 2], real=3)
+    policy = make_policy("llama", value_head=False)
+    assert SFTModule(policy).read(batch).tolist() == [14, 12, 0]
+    fills_up = replace(batch, portion=Portion([0, 1, 2], 2))
+    assert SFTModule(policy).read(fills_up).tolist() == [11, 12, 0]
+
+
+def test_amounts_of_pairs_by_hand(model_dir, monkeypatch) -> None:
     model = reward_model_of(model_dir("llama"))
     batch = pair_batch(preferences()[:2], model.codec)
     batch = replace(batch, input_ids=torch.zeros(4, 6).long(), mask=mask([6, 2, 3, 5], 6))
     assert RewardModule(model).read(batch).tolist() == [16, 24, 8]
     fills_up = replace(batch, counts=torch.tensor([True, False]))
     assert RewardModule(model).read(fills_up).tolist() == [9, 24, 8]
+    monkeypatch.setitem(TOKENS, "cpu", 12)  # 6 and 5 tokens, then 3 and 2: 12 positions with 1 of padding, and 6 with 1
+    assert RewardModule(model).read(batch).tolist() == [16, 18, 2]
 
 
+@pytest.mark.parametrize("tokens_at_once", [1, 512])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_goes_through_the_model_is_what_is_counted(kind: str, make_policy) -> None:
+def test_what_goes_through_the_model_is_what_is_counted(
+    kind: str, tokens_at_once: int, make_policy, monkeypatch
+) -> None:
     """The positions are those of the tensors that the model is given, whichever way rows are put together."""
     policy = make_policy(kind, value_head=False)
     seen: list[int] = []
@@ -73,15 +93,18 @@ def test_what_goes_through_the_model_is_what_is_counted(kind: str, make_policy) 
         seen.append(sum(x.numel() for x in ids if x is not None))
 
     (policy.inner if kind == "t5" else policy.inner.base_model).register_forward_pre_hook(look, with_kwargs=True)
+    monkeypatch.setitem(TOKENS, "cpu", tokens_at_once)
     data = SFTDataModule(demonstrations(), [], policy.codec, 4)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     for plain in (policy.has_plain_head, False):
         policy._plain = plain
+        seen.clear()
         policy.sft_loss(batch)
         tokens, positions, _ = SFTModule(policy).read(batch).tolist()
         assert tokens == batch.prompt_mask.sum() + batch.response_mask.sum()
-        assert positions == seen[-1]
+        assert positions == sum(seen)
+        assert len(seen) == (4 if tokens_at_once == 1 else 1)
 
 
 def test_a_step_by_hand() -> None:
