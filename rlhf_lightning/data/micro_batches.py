@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 TOKENS = {"cpu": 512, "cuda": 8192}
-"""Tokens at once where nothing else is asked for. On a CPU more of them take more memory, and are hardly faster."""
+"""Tokens that go through together where nothing else is asked for. On a CPU more of them are hardly faster, and take
+more memory: for their padding, and where there is a backward pass after each group."""
 
 
 def micro_batches(lengths: Tensor, tokens: int | None = None, in_step: bool = False) -> list[Tensor]:
     """Cut rows into groups of like length, each of at most so many tokens, padding included.
 
     Args:
-        lengths: (n,) of the rows.
+        lengths: (n,) of the rows. (Where prompts and responses are padded apart, a group can have more padding.)
         tokens: the most that a group may hold; a longer row is a group of its own. None is `TOKENS`.
         in_step: all ranks get equally many groups, as models need whose weights are dealt out to them. They must have
             equally many rows.
@@ -70,8 +71,8 @@ def trimmed(
     Returns:
         The same four, ``(k, p')`` and ``(k, r')``.
     """
-    width = int(response_mask[rows].sum(1).max())
-    kept = int(prompt_mask[rows].sum(1).max())
+    width = max(int(response_mask[rows].sum(1).max()), 1)
+    kept = max(int(prompt_mask[rows].sum(1).max()), 1)  # an empty prompt is a column of padding
     prompts = slice(prompt_mask.shape[1] - kept, None) if left else slice(kept)
     return (
         prompt_ids[rows, prompts],

@@ -116,16 +116,16 @@ class Classifier(nn.Module):
         lengths = prompt_mask.sum(1)
 
         def logits(rows: Tensor) -> Tensor:
-            width = int(lengths[rows].max())
+            width = max(int(lengths[rows].max()), 1)
             return self.model(
                 input_ids=prompt_ids[rows, :width], attention_mask=prompt_mask[rows, :width].long()
             ).logits.float()
 
-        return by_parts(logits, groups(self.model, lengths))
+        return by_parts(logits, self.groups(prompt_mask))
 
-    def groups(self, batch: SFTBatch) -> list[Tensor]:
-        """Positions of the rows that `sft_loss` takes through the model together."""
-        return groups(self.model, batch.prompt_mask.sum(1))
+    def groups(self, prompt_mask: Tensor, response_mask: Tensor | None = None) -> list[Tensor]:
+        """Positions of rows, with a mask (b, p), that `forward` takes through together; responses say nothing."""
+        return groups(self.model, prompt_mask.sum(1))
 
     def sft_loss(self, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Cross-entropy of the labels, the share guessed right, and each row's loss (b,)."""

@@ -428,14 +428,14 @@ class Policy(nn.Module):
             output, weights = self.token_outputs(*inputs), batch.weights[rows, : inputs[2].shape[1]]
             return torch.stack([-(output.logprobs * weights).sum(1), (output.best * weights).sum(1)], 1)
 
-        losses, right = by_parts(sums, self.groups(batch)).unbind(1)
+        losses, right = by_parts(sums, self.groups(batch.prompt_mask, batch.response_mask)).unbind(1)
         weights = batch.weights.sum(1).clamp(min=1e-8)
         total = batch.weights.sum().clamp(min=1e-8)
         return losses.sum() / total, {"token_accuracy": right.detach().sum() / total}, losses.detach() / weights
 
-    def groups(self, batch: SFTBatch) -> list[Tensor]:
-        """Positions of the rows that `sft_loss` takes through the model together."""
-        return groups(self.model, batch.prompt_mask.sum(1) + batch.response_mask.sum(1))
+    def groups(self, prompt_mask: Tensor, response_mask: Tensor) -> list[Tensor]:
+        """Positions of rows, with masks (b, p) and (b, r), that `sft_loss` takes through the model together."""
+        return groups(self.model, prompt_mask.sum(1) + response_mask.sum(1))
 
     @torch.no_grad()
     def complete(self, batch: PromptBatch, sampling: Sampling, turn: int = 0) -> Completions:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.data.batches import pad_pairs
 from rlhf_lightning.data.encoding import Codec, Kind
-from rlhf_lightning.data.micro_batches import by_parts
+from rlhf_lightning.data.micro_batches import by_parts, micro_batches
 from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.loading import (
@@ -170,7 +170,7 @@ class RewardModel(nn.Module):
         ids = input_ids.masked_fill(~mask, self.codec.pad_id)
 
         def raw(rows: Tensor) -> Tensor:
-            width = int(lengths[rows].max())
+            width = max(int(lengths[rows].max()), 1)
             kwargs = {} if type_ids is None else {"token_type_ids": type_ids[rows, :width]}
             output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width].long(), **kwargs)
             return output.logits[:, 0].float()
@@ -183,9 +183,14 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
-        """Scores of texts: (n,) float32 on the model's device."""
+        """Scores of texts: (n,) float32 on the model's device.
+
+        Where the weights are dealt out, all ranks have to score the same texts.
+        """
         pairs = [self.codec.encode_pair(p, c) for p, c in zip(prompts, completions, strict=True)]
-        if not pairs:
-            return torch.zeros(0, device=self.device)
-        ids, mask, types = pad_pairs(pairs, self.codec.pad_id)
-        return self(ids.to(self.device), mask.to(self.device), None if types is None else types.to(self.device))
+        scores = torch.zeros(len(pairs), device=self.device)
+        for rows in micro_batches(torch.tensor([len(pair.ids) for pair in pairs], device=self.device)):
+            ids, mask, types = pad_pairs([pairs[i] for i in rows.tolist()], self.codec.pad_id)
+            types = None if types is None else types.to(self.device)
+            scores[rows] = self(ids.to(self.device), mask.to(self.device), types)
+        return scores

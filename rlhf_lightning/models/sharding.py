@@ -1,4 +1,4 @@
-"""Weights dealt out to the devices of a run (FSDP2), and put together again."""
+"""Weights dealt out to the devices of a run (FSDP2), what that means for batches, and weights put together again."""
 
 from __future__ import annotations
 

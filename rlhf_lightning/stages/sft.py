@@ -85,12 +85,14 @@ class SFTModule(GuardedModule):
 
     def read(self, batch: SFTBatch) -> Tensor:
         """The tokens of prompts and completions, and the positions that the model had for them."""
-        joined = isinstance(self.policy, Policy) and self.policy.has_plain_head and batch.prompt_mask.any(1).all()
+        plain = isinstance(self.policy, Policy) and self.policy.has_plain_head
         prompts, responses = batch.prompt_mask.sum(1), batch.response_mask.sum(1)
         counts = torch.arange(len(prompts), device=prompts.device) < batch.portion.real
         parts = [
-            sft_amounts(prompts[rows], responses[rows], counts[rows], self.policy.kind, bool(joined))
-            for rows in self.policy.groups(batch)
+            sft_amounts(
+                prompts[rows], responses[rows], counts[rows], self.policy.kind, plain and bool(prompts[rows].all())
+            )
+            for rows in self.policy.groups(batch.prompt_mask, batch.response_mask)
         ]
         return torch.stack(parts).sum(0)
 

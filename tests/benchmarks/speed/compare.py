@@ -11,11 +11,11 @@ the peer of `sample-*` is transformers' own `generate`, in this environment.
 - `sft-*`, `reward-*`: an epoch over rows of 10 to 300 tokens in a random order, which is the same on both sides. Both
   have the same model folder, tokens, batch size, learning rate (constant), AdamW (betas 0.9 and 0.95, eps 1e-5, no
   weight decay), gradient norm bound 1, float32 and threads, and learn completions alone. The peer runs as it comes
-  (`peer`) and with its sampler for rows of like length (`peer grouped`), which sorts within a quarter of the rows at
-  most, so that a short epoch shows it at less than its best: `--rows` makes it longer (one of fewer than eight batches
-  is not sorted at all, and needs `--peers peer` alone). TRL's `packing` is left out: it keeps rows apart only with
-  flash attention, which a CPU has not. The first step is a warm-up (see `common.epoch`). The loss on rows that nobody
-  trained on, before and after, is computed by `heldout.py` for both sides alike.
+  (`peer`) and with its sampler for rows of like length (`peer grouped`), an order of its own, which sorts within a
+  quarter of the rows at most, so that a short epoch shows it at less than its best: `--rows` makes it longer (one of
+  fewer than eight batches is not sorted at all, and needs `--peers peer` alone). TRL's `packing` is left out: it keeps
+  rows apart only with flash attention, which a CPU has not. The first step is a warm-up (see `common.epoch`). The loss
+  on rows that nobody trained on, before and after, is computed by `heldout.py` for both sides alike.
 - `sample-*`: answers whose lengths were drawn beforehand, the same for both sides.
 """
 
@@ -52,13 +52,13 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 4,
         "updates": 2,
     },
-    "sft-5m": {"work": "sft", "size": "5m", "batch": 32, "count": 640, "held": 64, "tokens": (10, 300), "lr": 1e-3},
-    "sft-135m": {"work": "sft", "size": "135m", "batch": 8, "count": 64, "held": 16, "tokens": (10, 300), "lr": 2e-5},
+    "sft-5m": {"work": "sft", "size": "5m", "batch": 32, "count": 320, "held": 64, "tokens": (10, 300), "lr": 1e-3},
+    "sft-135m": {"work": "sft", "size": "135m", "batch": 8, "count": 32, "held": 16, "tokens": (10, 300), "lr": 2e-5},
     "reward-5m": {
         "work": "reward",
         "size": "5m",
         "batch": 32,
-        "count": 640,
+        "count": 160,
         "held": 64,
         "tokens": (10, 300),
         "lr": 3e-4,
@@ -67,7 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
         "work": "reward",
         "size": "135m",
         "batch": 8,
-        "count": 64,
+        "count": 32,
         "held": 16,
         "tokens": (10, 300),
         "lr": 1e-5,

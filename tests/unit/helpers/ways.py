@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from helpers.tiny_models import COMPLETIONS, PROMPTS, length_reward, preferences, rows, spread_weights
 from rlhf_lightning import optim
 from rlhf_lightning.callbacks import Checkpoints
+from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.metrics import ChrF
@@ -35,14 +36,24 @@ STAGES = ("sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo l
 
 
 def ways(stage: str) -> dict[str, tuple[Any, ...]]:
-    """Strategy, ranks, rows a batch and rank, and how that is split; ``one process`` is what the others must equal."""
-    ppo = stage.startswith("ppo")
+    """Strategy, ranks, rows a batch and rank, batches a step, and tokens that go through a model together.
+
+    ``one process`` is what the others must equal; 16 tokens are a row or two, so that ranks have unequally many groups.
+    """
+    if stage.startswith("ppo"):
+        return {
+            "one process": ("auto", 1, 4, 1, 8),
+            "micro-batches": ("auto", 1, 4, 1, 1),
+            "two ranks": ("ddp", 2, 2, 1, 8),
+            "sharded": ("fsdp2", 2, 2, 1, 8),
+            "both": ("ddp", 2, 2, 1, 1),
+        }
     return {
-        "one process": ("auto", 1, 4, 8 if ppo else 1),
-        "micro-batches": ("auto", 1, 4 if ppo else 1, 1 if ppo else 4),
-        "two ranks": ("ddp", 2, 2, 8 if ppo else 1),
-        "sharded": ("fsdp2", 2, 2, 8 if ppo else 1),
-        "both": ("ddp", 2, 2 if ppo else 1, 1 if ppo else 2),
+        "one process": ("auto", 1, 4, 1, 512),
+        "micro-batches": ("auto", 1, 2, 2, 16),
+        "two ranks": ("ddp", 2, 2, 1, 16),
+        "sharded": ("fsdp2", 2, 2, 1, 16),
+        "both": ("ddp", 2, 1, 2, 16),
     }
 
 
@@ -78,8 +89,9 @@ class Recorder(L.Callback):
         self.steps.append(figures(trainer))
 
 
-def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, Any, dict[str, Any]]:
+def made(stage: str, folder: str, batch: int, tokens: int) -> tuple[Any, Any, dict[str, Any]]:
     """Module, data and options of the Trainer."""
+    TOKENS["cpu"] = tokens
     name, _, extra = stage.partition(" ")
     spec = ModelSpec(folder, lora=LoraSpec(r=2 if extra == "lora" else 0))
     torch.manual_seed(1)
@@ -106,7 +118,6 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
         kl_target=0.05,
         kl_horizon=40,
         epochs=2,
-        micro_batch_tokens=micro,
         responses_per_prompt=2 if extra == "several" else 1,
         lr=0.1,
         seed=2,
@@ -118,15 +129,22 @@ def made(stage: str, folder: str, batch: int, micro: int | None) -> tuple[Any, A
 
 
 def main(
-    out: str, stage: str, folder: str, strategy: str, ranks: str, batch: str, split: str, start: str | None = None
+    out: str,
+    stage: str,
+    folder: str,
+    strategy: str,
+    ranks: str,
+    batch: str,
+    accumulate: str,
+    tokens: str,
+    start: str | None = None,
 ) -> None:
-    """Train, from a checkpoint if one is given; ``split`` is batches accumulated (SFT, reward) or responses a
-    micro-batch (PPO)."""
+    """Train in one of the `ways`, from a checkpoint if one is given."""
     warnings.filterwarnings("ignore")
     L.seed_everything(3)
-    module, data, options = made(stage, folder, int(batch), int(split) if stage.startswith("ppo") else None)
+    module, data, options = made(stage, folder, int(batch), int(tokens))
     if not stage.startswith("ppo"):
-        options |= {"accumulate_grad_batches": int(split), "gradient_clip_val": 0.5}
+        options |= {"accumulate_grad_batches": int(accumulate), "gradient_clip_val": 0.5}
     recorder = Recorder()
     keeper = Checkpoints(Path(out, "checkpoints"), Path(out, "metrics.csv"), seconds=0, keep=100)
     trainer = L.Trainer(

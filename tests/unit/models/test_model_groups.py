@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,10 @@ import torch
 from helpers.tiny_models import KINDS, PROMPTS, demonstrations, preferences, reward_model_of, with_noise_in_padding
 from torch import Tensor, nn
 
-from rlhf_lightning.data.batches import SFTBatch, encode_sft, pair_batch, sft_batch
+from rlhf_lightning.data.batches import encode_sft, pair_batch, sft_batch
 from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.models import Classifier
-from rlhf_lightning.models import sharding as models_sharding
 
 LABELS = ["good", "bad", "so so"]
 
@@ -36,9 +36,9 @@ def passes_of(model: nn.Module) -> Iterator[list[tuple[int, ...]]]:
 def both_ways(
     compute: Callable[[], Tensor], model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """What is computed and the gradients of it: of the whole batch at once, and of each row by itself."""
+    """What is computed and the gradients of it: of the whole batch at once, of few rows, and of each row by itself."""
     results = []
-    for tokens in (10**6, 1):
+    for tokens in (10**6, 30, 1):
         monkeypatch.setitem(TOKENS, "cpu", tokens)
         model.zero_grad()
         out = compute()
@@ -48,26 +48,28 @@ def both_ways(
 
 
 def same(results: list[tuple[Tensor, dict[str, Tensor]]]) -> None:
-    (whole, gradients), (apart, others) = results
-    torch.testing.assert_close(apart, whole, atol=1e-5, rtol=1e-4)
-    assert gradients.keys() == others.keys()
+    (whole, gradients), *ways = results
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-3, "the test needs gradients"
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    for apart, others in ways:
+        torch.testing.assert_close(apart, whole, atol=1e-5, rtol=1e-4)
+        assert gradients.keys() == others.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("prompt_weight", [0.0, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_demonstrations(kind: str, prompt_weight: float, make_policy, monkeypatch) -> None:
-    """The loss with its gradients, the share guessed right, and each row's loss, with noise in the padding."""
+    """The loss with its gradients, the share guessed right, and each row's loss, with noise in all padding."""
     if prompt_weight and kind == "t5":
         pytest.skip("an encoder-decoder model has no loss of its prompts")
     policy = make_policy(kind, value_head=False)
     rows = [encode_sft(row, policy.codec, prompt_weight) for row in demonstrations()]
     clean = sft_batch(rows, policy.codec)
-    noisy = with_noise_in_padding(clean.response_ids, clean.response_mask, 250)
-    batch = SFTBatch(
-        clean.prompt_ids, clean.prompt_mask, noisy, clean.response_mask, clean.weights, portion=clean.portion
+    batch = replace(
+        clean,
+        prompt_ids=with_noise_in_padding(clean.prompt_ids, clean.prompt_mask, 250),
+        response_ids=with_noise_in_padding(clean.response_ids, clean.response_mask, 250),
     )
     told: list[Any] = []
 
@@ -79,9 +81,10 @@ def test_demonstrations(kind: str, prompt_weight: float, make_policy, monkeypatc
     with passes_of(policy.inner if kind == "t5" else policy.inner.base_model) as shapes:
         same(both_ways(loss, policy, monkeypatch))
     assert [shape[0] for shape in shapes][-4:] == [1] * 4
-    (right, losses), (others, each) = told
-    torch.testing.assert_close(others, right)
-    torch.testing.assert_close(each, losses, atol=1e-5, rtol=1e-4)
+    (right, losses), *ways = told
+    for others, each in ways:
+        torch.testing.assert_close(others, right)
+        torch.testing.assert_close(each, losses, atol=1e-5, rtol=1e-4)
     assert losses.std() > 1e-2, "the test needs rows that can't be taken for each other"
 
 
@@ -93,7 +96,9 @@ def test_preferences(kind: str, model_dir, monkeypatch) -> None:
     with passes_of(model.model) as shapes:
         same(both_ways(lambda: model(batch.input_ids, batch.mask, batch.type_ids), model, monkeypatch))
     texts, width = batch.mask.shape
-    assert shapes == [(texts, width), *((1, n) for n in sorted(batch.mask.sum(1).tolist(), reverse=True))]
+    assert shapes[0] == (texts, width)
+    assert 1 < len(shapes[1:-texts]) < texts, "groups of several rows"
+    assert shapes[-texts:] == [(1, n) for n in sorted(batch.mask.sum(1).tolist(), reverse=True)]
 
 
 def test_labels(model_dir, monkeypatch) -> None:
@@ -102,16 +107,22 @@ def test_labels(model_dir, monkeypatch) -> None:
     batch = sft_batch([encode_sft(row, classifier.codec) for row in rows], classifier.codec)
     with passes_of(classifier.model) as shapes:
         same(both_ways(lambda: classifier(batch.prompt_ids, batch.prompt_mask), classifier, monkeypatch))
-    assert [shape[0] for shape in shapes] == [4, 1, 1, 1, 1]
+    assert shapes[0][0] == 4
+    assert [shape[0] for shape in shapes[-4:]] == [1, 1, 1, 1]
 
 
-def test_weights_that_are_dealt_out_get_the_whole_batch(model_dir, monkeypatch) -> None:
-    """Every rank takes part in each pass: so there is one, however long the rows of a rank are."""
-    model = reward_model_of(model_dir("llama"))
-    batch = pair_batch(preferences(), model.codec)
-    monkeypatch.setitem(TOKENS, "cpu", 1)
-    apart = model(batch.input_ids, batch.mask)
-    monkeypatch.setattr(models_sharding, "is_sharded", lambda module: True)
-    with passes_of(model.model) as shapes:
-        torch.testing.assert_close(model(batch.input_ids, batch.mask), apart, atol=1e-5, rtol=1e-4)
-    assert shapes == [tuple(batch.mask.shape)]
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_an_empty_prompt_may_be_a_group_of_its_own(kind: str, make_policy, monkeypatch) -> None:
+    """It is a column of padding then, as it is beside other rows."""
+    policy = make_policy(kind, value_head=False)
+    clean = sft_batch([encode_sft(row, policy.codec) for row in demonstrations()], policy.codec)
+    mask = clean.prompt_mask.clone()
+    mask[2] = False
+    batch = replace(clean, prompt_mask=mask)
+    losses = []
+    for tokens in (10**6, 1):
+        monkeypatch.setitem(TOKENS, "cpu", tokens)
+        losses.append(policy.sft_loss(batch)[2])
+    others = [0, 1, 3]  # what a model makes of a row without anything to read is its own affair
+    torch.testing.assert_close(losses[1][others], losses[0][others], atol=1e-5, rtol=1e-4)
+    assert losses[1].isfinite().all()

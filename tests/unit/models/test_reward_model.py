@@ -9,6 +9,7 @@ import torch
 from helpers.tiny_models import COMPLETIONS, PROMPTS, preferences, reward_model_of, with_noise_in_padding, write_model
 
 from rlhf_lightning.data.batches import pad, pair_batch
+from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
@@ -19,7 +20,7 @@ TEXTS = [Prompt(p) for p in PROMPTS]
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_same_text_same_score_in_training_and_ppo(kind: str, model_dir) -> None:
+def test_same_text_same_score_in_training_and_ppo(kind: str, model_dir, monkeypatch) -> None:
     """Checklist 10: `forward` on a batch of pairs (training) and `score` on texts (PPO) agree, for every shape."""
     model = reward_model_of(model_dir(kind))
     rows = preferences()
@@ -28,8 +29,10 @@ def test_same_text_same_score_in_training_and_ppo(kind: str, model_dir) -> None:
     with torch.no_grad():
         chosen, rejected = model(batch.input_ids, batch.mask, batch.type_ids).chunk(2)
     prompts = [row.prompt for row in rows]
-    torch.testing.assert_close(model.score(prompts, [r.chosen for r in rows]), chosen, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(model.score(prompts, [r.rejected for r in rows]), rejected, atol=1e-5, rtol=1e-4)
+    for tokens in (1, 60, 512):
+        monkeypatch.setitem(TOKENS, "cpu", tokens)
+        torch.testing.assert_close(model.score(prompts, [r.chosen for r in rows]), chosen, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model.score(prompts, [r.rejected for r in rows]), rejected, atol=1e-5, rtol=1e-4)
     assert chosen.std() > 1e-3, "the test needs scores that differ"
 
 

@@ -8,12 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_models import KINDS, batch_of, spread_weights
+from helpers.tiny_models import (
+    COMPLETIONS,
+    KINDS,
+    PROMPTS,
+    batch_of,
+    demonstrations,
+    preferences,
+    reward_model_of,
+    spread_weights,
+)
 from safetensors.torch import load_file
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from rlhf_lightning.data.batches import encode_sft, pair_batch, sft_batch
+from rlhf_lightning.data.micro_batches import TOKENS
+from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, Sampling
 from rlhf_lightning.models.sharding import is_sharded, part_of, whole_tensor, writable
 
@@ -105,3 +117,42 @@ def test_tensors_are_dealt_out_and_put_together(mesh) -> None:
     assert part_of(whole, whole) is whole
     with pytest.raises(ValueError, match=r"\(2, 2\) can't be dealt out as one of \(5, 3\)"):
         part_of(torch.zeros(2, 2), layer.weight)
+
+
+def test_a_batch_goes_through_as_a_whole(model_dir, mesh, monkeypatch) -> None:
+    """Every rank takes part in each pass, so there is one a batch, however long a rank's rows are."""
+    monkeypatch.setitem(TOKENS, "cpu", 1)
+    policy = Policy.load(str(model_dir("llama")), max_prompt=40, max_completion=8)
+    shown = sft_batch([encode_sft(row, policy.codec) for row in demonstrations()], policy.codec)
+    classifier = Classifier.load(str(model_dir("bert")), labels=["a", "b"], max_prompt=32, fresh_head=True)
+    labelled = sft_batch([encode_sft(SFTRow(Prompt(p), "a"), classifier.codec) for p in PROMPTS], classifier.codec)
+    scorer = reward_model_of(model_dir("llama"))
+    pairs = pair_batch(preferences(), scorer.codec)
+
+    def groups() -> list[list[torch.Tensor]]:
+        return [
+            policy.groups(shown.prompt_mask, shown.response_mask),
+            classifier.groups(labelled.prompt_mask),
+            scorer.groups(pairs.mask),
+        ]
+
+    rows = [len(shown.weights), len(labelled.weights), len(pairs.mask)]
+    assert [len(found) for found in groups()] == rows
+    for model in (policy, classifier, scorer):
+        model.shard(mesh)
+    assert [[group.tolist() for group in found] for found in groups()] == [[list(range(n))] for n in rows]
+
+
+def test_texts_are_scored_in_groups_all_the_same(model_dir, mesh, monkeypatch) -> None:
+    """All ranks score the same texts, of which there may be more than one pass has room for."""
+    scorer = reward_model_of(model_dir("llama"))
+    texts = [Prompt(p) for p in PROMPTS], COMPLETIONS
+    expected = scorer.score(*texts)
+    scorer.shard(mesh)
+    monkeypatch.setitem(TOKENS, "cpu", 1)
+    passes: list[int] = []
+    scorer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    torch.testing.assert_close(scorer.score(*texts), expected, atol=1e-5, rtol=1e-4)
+    assert passes == [1] * len(COMPLETIONS)

@@ -8,13 +8,15 @@ import pytest
 import torch
 from helpers.tiny_models import demonstrations, length_reward, preferences, reward_model_of, rows
 
+from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
 from rlhf_lightning.stages import PPOModule, RewardModule, SFTModule
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
-def test_bf16_mixed(stage: str, kind: str, make_policy, make_trainer, model_dir) -> None:
+def test_bf16_mixed(stage: str, kind: str, make_policy, make_trainer, model_dir, monkeypatch) -> None:
+    monkeypatch.setitem(TOKENS, "cpu", 20)  # several groups a batch
     policy = make_policy(kind, wild_head=True)
     if stage == "sft":
         module, data = SFTModule(policy, lr=1e-2), SFTDataModule(demonstrations(), [], policy.codec, 2, 2)
