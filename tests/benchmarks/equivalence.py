@@ -40,7 +40,7 @@ def main() -> int:
             for stage in arguments.stages:
                 others = ways(stage)
                 weights, report = trained(Path(folder, kind + stage), stage, model, *others.pop("one process"))
-                start = made(stage, model, 4, None)[0].state_dict()
+                start = made(stage, model, 4)[0].state_dict()
                 moved = max(float((weights[name] - start[name]).abs().max()) for name in weights)
                 cells = []
                 for way, how in others.items():

@@ -89,9 +89,8 @@ class Recorder(L.Callback):
         self.steps.append(figures(trainer))
 
 
-def made(stage: str, folder: str, batch: int, tokens: int) -> tuple[Any, Any, dict[str, Any]]:
+def made(stage: str, folder: str, batch: int) -> tuple[Any, Any, dict[str, Any]]:
     """Module, data and options of the Trainer."""
-    TOKENS["cpu"] = tokens
     name, _, extra = stage.partition(" ")
     spec = ModelSpec(folder, lora=LoraSpec(r=2 if extra == "lora" else 0))
     torch.manual_seed(1)
@@ -142,7 +141,8 @@ def main(
     """Train in one of the `ways`, from a checkpoint if one is given."""
     warnings.filterwarnings("ignore")
     L.seed_everything(3)
-    module, data, options = made(stage, folder, int(batch), int(tokens))
+    TOKENS["cpu"] = int(tokens)
+    module, data, options = made(stage, folder, int(batch))
     if not stage.startswith("ppo"):
         options |= {"accumulate_grad_batches": int(accumulate), "gradient_clip_val": 0.5}
     recorder = Recorder()

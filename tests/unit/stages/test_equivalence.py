@@ -18,7 +18,7 @@ def test_every_way_comes_to_the_same(stage: str, kind: str, model_dir, tmp_path:
     folder, ppo = str(model_dir(kind)), stage.startswith("ppo")
     others = ways(stage)
     expected, report = trained(tmp_path / "whole", stage, folder, *others.pop("one process"))
-    start = made(stage, folder, 4, None)[0].state_dict()
+    start = made(stage, folder, 4)[0].state_dict()
     moved = max((expected[name] - start[name]).abs().max() for name in expected)
     assert moved > 1e-2, "the test needs weights that move"
     for name, how in others.items():
