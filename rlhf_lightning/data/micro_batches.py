@@ -57,6 +57,11 @@ def by_parts(compute: Callable[[Tensor], Tensor], groups: Sequence[Tensor]) -> T
     return torch.cat([compute(rows) for rows in groups])[torch.cat(list(groups)).argsort()]
 
 
+def columns(mask: Tensor, rows: Tensor) -> int:
+    """How many columns of a mask (b, t) some of its rows (k,) need; at least one, so that an empty row has a place."""
+    return max(int(mask[rows].sum(1).max()), 1)
+
+
 def trimmed(
     prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, response_mask: Tensor, rows: Tensor, left: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,8 +76,7 @@ def trimmed(
     Returns:
         The same four, ``(k, p')`` and ``(k, r')``.
     """
-    width = max(int(response_mask[rows].sum(1).max()), 1)
-    kept = max(int(prompt_mask[rows].sum(1).max()), 1)  # an empty prompt is a column of padding
+    width, kept = columns(response_mask, rows), columns(prompt_mask, rows)
     prompts = slice(prompt_mask.shape[1] - kept, None) if left else slice(kept)
     return (
         prompt_ids[rows, prompts],

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rlhf_lightning.data.batches import PromptBatch, SFTBatch
 from rlhf_lightning.data.encoding import Codec, Kind
-from rlhf_lightning.data.micro_batches import by_parts
+from rlhf_lightning.data.micro_batches import by_parts, columns
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Completions, Sampling
 from rlhf_lightning.models.loading import (
@@ -113,10 +113,9 @@ class Classifier(nn.Module):
 
     def forward(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
         """(b, labels) logits; ``prompt_ids`` (b, p) and ``prompt_mask`` are padded on the right."""
-        lengths = prompt_mask.sum(1)
 
         def logits(rows: Tensor) -> Tensor:
-            width = max(int(lengths[rows].max()), 1)
+            width = columns(prompt_mask, rows)
             return self.model(
                 input_ids=prompt_ids[rows, :width], attention_mask=prompt_mask[rows, :width].long()
             ).logits.float()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlhf_lightning.data.batches import pad_pairs
 from rlhf_lightning.data.encoding import Codec, Kind
-from rlhf_lightning.data.micro_batches import by_parts, micro_batches
+from rlhf_lightning.data.micro_batches import by_parts, columns, micro_batches
 from rlhf_lightning.data.rows import Prompt
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.loading import (
@@ -165,12 +165,11 @@ class RewardModel(nn.Module):
         Returns:
             (b,) float32.
         """
-        lengths = mask.sum(1)
         # Where pad and eos are one token, transformers reads the score before the padding's first: same on every path.
         ids = input_ids.masked_fill(~mask, self.codec.pad_id)
 
         def raw(rows: Tensor) -> Tensor:
-            width = max(int(lengths[rows].max()), 1)
+            width = columns(mask, rows)
             kwargs = {} if type_ids is None else {"token_type_ids": type_ids[rows, :width]}
             output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width].long(), **kwargs)
             return output.logits[:, 0].float()

@@ -38,22 +38,17 @@ STAGES = ("sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo l
 def ways(stage: str) -> dict[str, tuple[Any, ...]]:
     """Strategy, ranks, rows a batch and rank, batches a step, and tokens that go through a model together.
 
-    ``one process`` is what the others must equal; 16 tokens are a row or two, so that ranks have unequally many groups.
+    ``one process`` is what the others must equal: 512 tokens are all rows at once, 16 a row or two, so that ranks have
+    unequally many groups. PPO accumulates no batches.
     """
-    if stage.startswith("ppo"):
-        return {
-            "one process": ("auto", 1, 4, 1, 8),
-            "micro-batches": ("auto", 1, 4, 1, 1),
-            "two ranks": ("ddp", 2, 2, 1, 8),
-            "sharded": ("fsdp2", 2, 2, 1, 8),
-            "both": ("ddp", 2, 2, 1, 1),
-        }
+    ppo = stage.startswith("ppo")
+    batches = 1 if ppo else 2
     return {
         "one process": ("auto", 1, 4, 1, 512),
-        "micro-batches": ("auto", 1, 2, 2, 16),
-        "two ranks": ("ddp", 2, 2, 1, 16),
+        "micro-batches": ("auto", 1, 4 // batches, batches, 16),
+        "two ranks": ("ddp", 2, 2, 1, 512 if ppo else 16),
         "sharded": ("fsdp2", 2, 2, 1, 16),
-        "both": ("ddp", 2, 1, 2, 16),
+        "both": ("ddp", 2, 2 // batches, batches, 16),
     }
 
 

@@ -58,7 +58,7 @@ def test_rows_put_together_have_the_padding_of_their_lengths() -> None:
 def test_amounts_of_demonstrations_in_groups_by_hand(make_policy, monkeypatch) -> None:
     """8 tokens at once: the row of 7 has 6 positions, those of 4 and 3 have 3 each and no padding.
 
-    The second row fills up: of its 3 tokens none counts, and its place is no padding.
+    Then the last row fills up: of its 3 tokens none counts, and its places are no padding.
     """
     monkeypatch.setitem(TOKENS, "cpu", 8)
     batch = sft_batch_of([4, 2, 1], [3, 2, 2], real=3)
