@@ -198,6 +198,14 @@ def html_page(runs: Sequence[Run], fields: Sequence[Field], metric: str | None, 
     return page("Comparison of runs", "\n".join(parts))
 
 
+def print_summary(folder: Path) -> None:
+    """Show what the runs below a folder came to."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(screen_table(compare(find_runs([folder])), console.width))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script ``rlhf-compare``. Returns the exit status: 0, or 2 for a mistake of the user's."""
     parser = argparse.ArgumentParser(

@@ -78,13 +78,14 @@ def as_a_run_of_its_own(directory: Path, overrides: list[str]) -> Iterator[None]
         overrides: the job's options.
     """
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict, read_write
+    from omegaconf import OmegaConf, open_dict, read_write
 
     argv, environment = list(sys.argv), {name: os.environ.get(name) for name in RANK_VARIABLES}
     sys.argv[1:] = [*config_flags(argv[1:]), *overrides, "hydra.mode=RUN"]
     settings: Any = HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
     with read_write(settings), open_dict(settings):
-        before, settings.run.dir = settings.run.dir, str(directory)
+        before = OmegaConf.to_container(settings.run, resolve=False)["dir"]  # type: ignore[index,call-overload]
+        settings.run.dir = str(directory)
     try:
         yield
     finally:

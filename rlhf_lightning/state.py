@@ -21,6 +21,7 @@ SCHEMA = 1
 ROWS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
 INDIFFERENT = (
     "resume",
+    "reuse",
     "max_time",
     "checkpoint",
     "paths",
@@ -122,13 +123,14 @@ def differences(old: State, new: State) -> list[str]:
     return told
 
 
-def open_state(folder: Path, new: State, resume: bool | str) -> tuple[State, list[str]]:
+def open_state(folder: Path, new: State, resume: bool | str, sweep: bool = False) -> tuple[State, list[str]]:
     """The state to go on from; a new one where there is none, or none is wanted.
 
     Args:
         folder: the run folder.
         new: the state of a run with these options and rows that has not begun.
         resume: whether to go on with what is there; ``force`` also if options or rows have changed.
+        sweep: whether it is a job of a sweep, beside which lie others that were not meant.
 
     Returns:
         The state, and what is to be said about it.
@@ -140,7 +142,7 @@ def open_state(folder: Path, new: State, resume: bool | str) -> tuple[State, lis
     if old is None:
         if not resume:
             return new, []
-        other = _other_command(folder, new.overrides)
+        other = "" if sweep else _other_command(folder, new.overrides)
         if other and resume == "force":
             raise UserError(f"resume=force finds no run that was started with these options. {other} resume=force")
         said = f"there is no run to resume in {folder}: it starts from the beginning"
@@ -167,7 +169,8 @@ def clear(folder: Path) -> None:
 # --- which folder ----------------------------------------------------------------------------------------------------
 
 
-def _same_command(overrides: Sequence[str]) -> list[str]:
+def same_command(overrides: Sequence[str]) -> list[str]:
+    """A command's options in one order, without those that say how it is gone on with."""
     return sorted(o for o in overrides if not o.startswith(("resume=", "max_time=", "hydra.")))
 
 
@@ -178,7 +181,7 @@ def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:
             state = State.read(path.parent)
         except UserError:  # of another version: not ours to go on with
             continue
-        if state is not None and _same_command(state.overrides) == _same_command(overrides):
+        if state is not None and same_command(state.overrides) == same_command(overrides):
             return path.parent
     return None
 
@@ -193,7 +196,7 @@ def _other_command(folder: Path, overrides: Sequence[str]) -> str:
         return ""
     if newest is None or state is None or state.results.get("status") == "finished":
         return ""
-    had, has = set(_same_command(state.overrides)), set(_same_command(overrides))
+    had, has = set(same_command(state.overrides)), set(same_command(overrides))
     changes = [f"without {' '.join(sorted(has - had))}"] * bool(has - had)
     changes += [f"with {' '.join(sorted(had - has))}"] * bool(had - has)
     if not changes:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import sys
+import traceback
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
-from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support import explain, register_resolvers
+from rlhf_lightning.errors import Preempted, UserError
+from rlhf_lightning.hydra_support import explain, register_resolvers, sweeps
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """No space on the disk, none left of the user's share of it."""
 
 
+class _Stopped(BaseException):
+    """A sweep was told to stop: no further job begins."""
+
+
 @hydra.main(version_base="1.3", config_path="pkg://rlhf_lightning.conf", config_name="train")
 def run(cfg: DictConfig) -> float | None:
     """One job: the pipeline in Hydra's run folder. Returns the objective of the last policy, for sweepers."""
@@ -43,23 +48,46 @@ def run(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     settings = HydraConfig.get()
-    sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
-    from rlhf_lightning.callbacks.stopping import Preempted
-
     folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
+    if settings.mode == RunMode.MULTIRUN:
+        return _job(cfg, folder, Path(settings.sweep.dir), overrides)
+    beside_rank_zero = os.environ.get("LOCAL_RANK", "0") != "0" and (folder.parent / sweeps.FILE).exists()
     try:
-        with as_a_run_of_its_own(folder, overrides) if sweep else nullcontext():
-            return _job(cfg, folder, sweep, overrides)
+        return _pipeline(cfg, folder, folder.parent if beside_rank_zero else None, overrides)
     except Preempted as reason:
         _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
-        return None
-    except UserError as error:  # raised from here Hydra would print it in its own way, and end a sweep
-        job = f"job {settings.job.num} ({' '.join(settings.overrides.task)}): " if sweep else ""
-        _failures.append(f"{job}{error}")
-        return None
+    except UserError as error:  # raised from here Hydra would print it in its own way
+        _failures.append(str(error))
+    return None
 
 
-def _job(cfg: DictConfig, directory: Path, sweep: str | None, overrides: list[str]) -> float | None:
+def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> float | None:
+    """A job of a sweep. However it ends, the next one begins; its folder says how. Returns nan if it failed."""
+    task, seed = str(cfg.task.name), cfg.seed
+    done = sweeps.done_before(folder, cfg) if cfg.resume else None
+    if done is not None:
+        print(f"{folder.name}: finished before")
+        return done.last(done.objective)
+    sweeps.begin(folder, task, seed)
+    try:
+        with as_a_run_of_its_own(folder, overrides):
+            return _pipeline(cfg, folder, sweep, overrides)
+    except Preempted as stop:
+        if str(stop) == "SIGTERM":
+            raise _Stopped from None
+        print(f"{folder.name}: stopped ({stop}); the sweep's command with resume=true goes on with it")
+        return None
+    except UserError as error:
+        reason = str(error)
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+    print(f"rlhf-train: {folder.name} failed: {reason}", file=sys.stderr, flush=True)
+    sweeps.write_failure(folder, task, seed, reason)
+    return math.nan
+
+
+def _pipeline(cfg: DictConfig, directory: Path, sweep: Path | None, overrides: list[str]) -> float | None:
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
@@ -115,12 +143,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler otherwise says on the screen that it starts
     _failures.clear()
     _preempted.clear()
+    sweeps.started.clear()
     try:
         _expand_resume()
         if started_together():
             _refuse_sweeps()
             join()
         run()
+    except _Stopped:
+        print("rlhf-train: the sweep was stopped (SIGTERM); the same command with resume=true goes on", file=sys.stderr)
+        return REQUEUE
     except UserError as error:
         return _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -147,12 +179,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
     finally:
         leave()
+        for folder in sweeps.started:
+            sweeps.remove_empty(folder)
+    if sweeps.started:
+        return _end_sweep(sweeps.started[-1])
     if _failures:
         return max(_fail(message) for message in _failures)
     for message in _preempted:
         print(f"rlhf-train: {message}", file=sys.stderr)
     # Another rank's status would make Lightning kill rank zero, whose status the scheduler sees.
     return REQUEUE if _preempted and os.environ.get("LOCAL_RANK", "0") == "0" else 0
+
+
+def _end_sweep(folder: Path) -> int:
+    """Show what came of a sweep. Its status is 1 if a job failed, and `REQUEUE` if one is to be gone on with."""
+    from rlhf_lightning.compare import print_summary
+
+    ends = [(name, results.status) for name, results in sweeps.jobs(folder)]
+    print_summary(folder)
+    for said, status in (("failed", 1), ("interrupted", REQUEUE), ("running", 1)):
+        names = [name for name, end in ends if end == said]
+        if names:
+            end = {"failed": "failed", "interrupted": "stopped before the end", "running": "ended without a word"}[said]
+            print(
+                f"rlhf-train: {len(names)} of {len(ends)} jobs {end}: {', '.join(names)}. The same command with "
+                "resume=true runs only what is missing.",
+                file=sys.stderr,
+            )
+            return status
+    return 0
 
 
 def _nobody_reads() -> bool:
@@ -175,16 +230,24 @@ def _refuse_sweeps() -> None:
 
 
 def _expand_resume() -> None:
-    """Turn ``resume=FOLDER`` into the command that the run in it was started with; `resume=force` may be added."""
+    """Turn ``resume=FOLDER`` into the command of the run or sweep in that folder; `resume=force` may be added."""
     given = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("resume=")]
     folders = [value for value in given if value.lower() not in ("", "true", "false", "force", "null")]
     if not folders:
         return
     from rlhf_lightning.state import command_of
 
+    folder = Path(folders[-1])
     others = [a for a in sys.argv[1:] if not a.startswith("resume=")]
     how = "force" if "force" in map(str.lower, given) else "true"
-    sys.argv[1:] = [*command_of(Path(folders[-1])), *others, f"resume={how}"]
+    began = sweeps.read_sweep(folder)
+    if began is not None:
+        command = ["--multirun", *began["overrides"], *began["hydra"], f"hydra.sweep.dir={folder}"]
+        command = [option for option in command if not option.startswith(("resume=", "max_time="))]
+        others = [option for option in others if option not in ("-m", "--multirun")]
+    else:
+        command = command_of(folder)
+    sys.argv[1:] = [*command, *others, f"resume={how}"]
 
 
 def _fail(message: str) -> int:

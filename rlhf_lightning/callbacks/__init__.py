@@ -5,7 +5,7 @@ from rlhf_lightning.callbacks.checkpoints import BestModel, Checkpoints, newest_
 from rlhf_lightning.callbacks.profile import Profile
 from rlhf_lightning.callbacks.progress import Progress
 from rlhf_lightning.callbacks.samples import CollectSamples, LogSamples
-from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
+from rlhf_lightning.callbacks.stopping import StopRequest
 
 __all__ = [
     "Alarms",
@@ -13,7 +13,6 @@ __all__ = [
     "Checkpoints",
     "CollectSamples",
     "LogSamples",
-    "Preempted",
     "Profile",
     "Progress",
     "StopRequest",

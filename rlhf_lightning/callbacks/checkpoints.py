@@ -19,7 +19,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
+from rlhf_lightning.callbacks.stopping import StopRequest
+from rlhf_lightning.errors import Preempted
 from rlhf_lightning.stages.timing import apart
 
 STATE, CURVES, BEST = "state.ckpt", "metrics.csv", "best.json"

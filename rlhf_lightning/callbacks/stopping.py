@@ -8,11 +8,7 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-from rlhf_lightning.errors import UserError
-
-
-class Preempted(Exception):
-    """The run was told to stop, and has saved what is needed to go on."""
+from rlhf_lightning.errors import Preempted, UserError
 
 
 def seconds_of(text: str) -> float:

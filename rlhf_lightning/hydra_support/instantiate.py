@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,9 @@ def register_resolvers() -> None:
     """Make the resolvers of our configs known to OmegaConf.
 
     ``${sample_data:TASK,PART}`` is the path of a task's embedded rows; ``${run_folder:PARENT,RESUME,OVERRIDES}`` a new
-    folder named by the time, or that of the run to resume; ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes
-    the config: a resumed run keeps the one that it began with.
+    folder named by the time, or that of the run to resume; ``${sweep_folder:PARENT,RESUME,OVERRIDES}`` likewise for a
+    sweep; ``${job_folder:SWEEP,NUMBER,OVERRIDES,RESUME}`` the name of a job's folder in it;
+    ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes the config: a resumed run keeps the one it began with.
     """
 
     def sample_data(task: str, part: str) -> str:
@@ -79,16 +82,42 @@ def register_resolvers() -> None:
     def run_folder(parent: str, resume: Any, overrides: list[str]) -> str:
         from rlhf_lightning.state import find_run
 
-        def choose() -> str:
-            found = find_run(Path(parent), overrides) if resume else None
-            return str(found or Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        return agreed(lambda: str((find_run(Path(parent), overrides) if resume else None) or new_folder(Path(parent))))
 
-        return agreed(choose)
+    def sweep_folder(parent: str, resume: Any, overrides: list[str]) -> str:
+        from rlhf_lightning.hydra_support.sweeps import find_sweep
+
+        return str((find_sweep(Path(parent), overrides) if resume else None) or new_folder(Path(parent)))
+
+    def job_folder(sweep: str, num: int, overrides: list[str], resume: Any) -> str:
+        from rlhf_lightning.hydra_support.sweeps import job_folder
+
+        return job_folder(Path(sweep), num, overrides, resume)
 
     def record_folder(directory: str, resume: Any) -> str:
         return ".hydra/resumed" if resume and Path(directory, "state.json").exists() else ".hydra"
 
-    # Cached: the clock goes on between two looks at the folder's name.
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("record_folder", record_folder, replace=True, use_cache=True)
+    # Cached: a second look would find another time, or the folder that the first one made.
+    for resolver in (run_folder, sweep_folder, job_folder, record_folder):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sample_data", sample_data, replace=True)
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder named by the time: of two runs that begin in the same second each has its own.
+
+    It is not made where Hydra only shows the config. Nor where it can't be: Hydra says so when it is to be used.
+    """
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    only_shown = any(argument.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in sys.argv[1:])
+    for path in (parent / (f"{name}_{n}" if n else name) for n in itertools.count()):
+        try:
+            if not only_shown:
+                path.mkdir(parents=True)
+        except FileExistsError:
+            if path.is_dir():
+                continue
+        except OSError:
+            pass
+        return path
+    raise AssertionError

@@ -10,12 +10,12 @@ from typing import Any
 
 import lightning as L
 
-from rlhf_lightning.callbacks import Preempted, StopRequest
+from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
-from rlhf_lightning.pipeline.measure import finish, measure, recall
+from rlhf_lightning.pipeline.measure import finish, measure_shared, recall
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
@@ -23,7 +23,7 @@ from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State, clear, fingerprint, flat, open_state
 
-__all__ = ["Interrupted", "Preempted", "Run", "run_pipeline"]
+__all__ = ["Interrupted", "Run", "run_pipeline"]
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -35,13 +35,15 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
-def run_pipeline(config: Any, directory: Path, group: str | None = None, overrides: Sequence[str] = ()) -> float | None:
+def run_pipeline(
+    config: Any, directory: Path, sweep: Path | None = None, overrides: Sequence[str] = ()
+) -> float | None:
     """Run the stages of a composed config and write everything under ``directory``.
 
     Args:
         config: the composed config.
         directory: the run folder.
-        group: name of the sweep this run belongs to.
+        sweep: folder of the sweep this run belongs to.
         overrides: the options that the run was started with, by which it is found to be resumed.
 
     Returns:
@@ -55,10 +57,10 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
     cfg = plain(config)
     check_options(cfg)
     with StopRequest(cfg["max_time"]) as stop:
-        run = prepare(cfg, directory, group, list(overrides), stop)
+        run = prepare(cfg, directory, sweep, list(overrides), stop)
         if run.results.status == "finished":
             say(f"the run in {directory} is finished: there is nothing to resume")
-            return objective(run)
+            return run.results.last(run.results.objective)
         try:
             carry_out(run)
             run.results.status = "finished"
@@ -74,10 +76,10 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
         finally:
             finish(run)
         settle(run)
-        return objective(run)
+        return run.results.last(run.results.objective)
 
 
-def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: list[str], stop: StopRequest) -> Run:
+def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides: list[str], stop: StopRequest) -> Run:
     """Read the data and load the models, refuse what doesn't fit, and take up what was done before."""
     options = flat(cfg)
     check_stages(cfg)
@@ -89,7 +91,9 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
     data: TaskData = instantiate(data_config, format=form, need_references=metrics)
     check_parts(cfg, data)
     asked = predict_rows(cfg, data.notes) if "predict" in cfg["stages"] else []
-    state, told = open_state(directory, State(overrides, options, fingerprint(data, asked)), cfg["resume"])
+    state, told = open_state(
+        directory, State(overrides, options, fingerprint(data, asked)), cfg["resume"], sweep is not None
+    )
     for text in told:
         say(f"Note: {text}")
     resumed = bool(state.results)
@@ -107,7 +111,7 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
-    run = Run(cfg, directory, group, data, results, state, stop, spec, engine=engine, asked=asked)
+    run = Run(cfg, directory, sweep, data, results, state, stop, spec, engine=engine, asked=asked)
     if results.status == "finished":
         return run
     check_models(run)
@@ -123,7 +127,7 @@ def carry_out(run: Run) -> None:
     cfg = run.cfg
     if set(cfg["stages"]) != {"predict"} and set(cfg["stages"]) != {"reward"}:
         name = "base" if cfg["policy"] is None else "policy"
-        once(run, "start measured", lambda: measure(run, name, run.spec.name))
+        once(run, "start measured", lambda: measure_shared(run, "start measured", name, run.spec.name))
     for stage in cfg["stages"]:
         before = stage in run.results.seconds
         started = time.perf_counter()
@@ -132,9 +136,3 @@ def carry_out(run: Run) -> None:
         if not before:
             run.results.seconds[stage] = round(time.perf_counter() - started, 1)
             settle(run)
-
-
-def objective(run: Run) -> float | None:
-    """The objective of the last policy."""
-    last = run.results.policies[-1].metrics if run.results.policies else {}
-    return last.get(run.results.objective or "")

@@ -11,6 +11,7 @@ from rlhf_lightning.callbacks import CollectSamples
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Sampling
+from rlhf_lightning.pipeline.reuse import taken_or_done
 from rlhf_lightning.pipeline.run import (
     Interrupted,
     Run,
@@ -88,7 +89,20 @@ def sampling(run: Run) -> Sampling:
 
 
 def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
-    """Answer the test prompts with the current policy, and add its row to the results."""
+    """Answer the test prompts with the current policy, score the answers, and add its row to the results."""
+    answer(run, name, model, reference)
+    score_answers(run)
+
+
+def measure_shared(run: Run, step: str, name: str, model: str) -> None:
+    """The same, where another job of the sweep may have had the answers already."""
+    taken_or_done(run, step, lambda: answer(run, name, model))
+    run.results.policies[-1].model = model  # this run's own, whoever measured it
+    score_answers(run)
+
+
+def answer(run: Run, name: str, model: str, reference: Any = None) -> None:
+    """Answer the test prompts with the current policy, and add its row to the results, without rewards yet."""
     policy = policy_of(run)
     evaluator = Evaluator(task_metrics(run.cfg), None, sampling(run), reference, run.engine)
     collect = CollectSamples()
@@ -106,7 +120,6 @@ def measure(run: Run, name: str, model: str, reference: Any = None) -> None:
     run.results.held_out = len(run.data.test)
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
-    score_answers(run)
 
 
 def recall(run: Run) -> None:

@@ -18,7 +18,6 @@ from rlhf_lightning.callbacks import (
     BestModel,
     Checkpoints,
     LogSamples,
-    Preempted,
     Profile,
     Progress,
     StopRequest,
@@ -29,7 +28,7 @@ from rlhf_lightning.callbacks.loggers import restore_curves
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 from rlhf_lightning.models.saving import write_folder
@@ -70,7 +69,7 @@ class Run:
     Attributes:
         cfg: the composed config as plain values.
         dir: the run folder.
-        group: name of the sweep it belongs to.
+        sweep: folder of the sweep it belongs to.
         data: every row.
         results: what is reported.
         state: what it remembers of itself, to be gone on with.
@@ -83,11 +82,13 @@ class Run:
         asked: the prompts of the stage predict.
         answers: what each policy answered to the test prompts.
         scores: for each policy, each reward of each answer.
+        lineage: the key (see `reuse`) of the stage that made the policy; None where that is none that others could
+            have done.
     """
 
     cfg: dict[str, Any]
     dir: Path
-    group: str | None
+    sweep: Path | None
     data: TaskData
     results: RunResults
     state: State
@@ -100,6 +101,7 @@ class Run:
     asked: list[PromptRow] = field(default_factory=list)
     answers: dict[str, list[Sample]] = field(default_factory=dict)
     scores: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    lineage: str | None = ""
 
     def remember(self) -> None:
         """Write down how far the run is; from rank zero alone."""
@@ -152,7 +154,7 @@ def loggers(run: Run, stage: str) -> list[Any]:
             model = run.cfg["model"]["name"] or run.cfg["model"]["tiny"]["kind"]
             extra |= {
                 "name": f"{run.dir.name}-{stage}",
-                "group": run.group or run.dir.name,
+                "group": (run.sweep or run.dir).name,
                 "job_type": stage,
                 "id": wandb_id(run, stage),
                 "resume": "allow",

@@ -30,12 +30,14 @@ from rlhf_lightning.pipeline.measure import (
     gold_functions,
     gold_mix,
     measure,
+    measure_shared,
     sampling,
     score_answers,
     task_metrics,
     unscored,
     with_learned,
 )
+from rlhf_lightning.pipeline.reuse import key_of, taken_or_done
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
@@ -81,9 +83,10 @@ def trained(run: Run, stage: str, train: Callable[[Run], None]) -> None:
 
 def run_sft(run: Run) -> None:
     """Fine-tune the policy on demonstrations, and measure it."""
-    trained(run, "sft", train_sft)
-    run.policy, run.spec = None, run.spec.at(run.dir / "sft" / "model")
-    once(run, "sft measured", lambda: measure(run, "sft", "sft/model"))
+    made_by = key_of(run, "sft") if run.lineage is not None else None
+    trained(run, "sft", lambda run: taken_or_done(run, "sft", lambda: train_sft(run)))
+    run.policy, run.spec, run.lineage = None, run.spec.at(run.dir / "sft" / "model"), made_by
+    once(run, "sft measured", lambda: measure_shared(run, "sft measured", "sft", "sft/model"))
 
 
 def train_sft(run: Run) -> None:
@@ -110,7 +113,7 @@ def reward_spec(run: Run) -> ModelSpec:
 
 def run_reward(run: Run) -> None:
     """Learn a reward from preferences, and score all answers so far by it."""
-    trained(run, "reward", train_reward)
+    trained(run, "reward", lambda run: taken_or_done(run, "reward", lambda: train_reward(run)))
     folder = run.dir / "reward" / "model"
     run.reward_model = RewardModel.load(replace(reward_spec(run).at(folder), lora=LoraSpec()), **run.limits)
     once(run, "reward measured", lambda: score_answers(run))
@@ -144,7 +147,7 @@ def run_ppo(run: Run) -> None:
     """Optimise the policy against the rewards, and measure it."""
     start = run.spec
     trained(run, "ppo", train_ppo)
-    run.policy, run.spec = None, run.spec.at(run.dir / "ppo" / "model")
+    run.policy, run.spec, run.lineage = None, run.spec.at(run.dir / "ppo" / "model"), None
     once(run, "ppo measured", lambda: measure_ppo(run, start))
 
 

@@ -16,6 +16,7 @@ from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.report.summary import (
     GROUP_TITLES,
     Column,
+    all_notes,
     cautions,
     decimals,
     headline,
@@ -322,10 +323,8 @@ def _without_secrets(text: str) -> str:
 
 def _notes_section(results: RunResults) -> str:
     parts = []
-    if results.notes:
-        parts.append(
-            f'<h2>Notes</h2><ul class="plain">{"".join(f"<li>{html_text(note)}</li>" for note in results.notes)}</ul>'
-        )
+    if notes := all_notes(results):
+        parts.append(f'<h2>Notes</h2><ul class="plain">{"".join(f"<li>{html_text(note)}</li>" for note in notes)}</ul>')
     if results.versions:
         versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
         parts.append(f'<p class="dim">Made with {html_text(versions)}.</p>')

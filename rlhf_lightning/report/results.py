@@ -72,10 +72,16 @@ class RunResults:
     """Stage to its wall-clock time."""
     time: dict[str, StageTime] = field(default_factory=dict)
     """Stage to where the time of its training went."""
+    reused: dict[str, str] = field(default_factory=dict)
+    """Steps that were taken from another job of the same sweep, and its name."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of the results has to know."""
     versions: dict[str, str] = field(default_factory=dict)
     """Package to version."""
+
+    def last(self, metric: str | None) -> float | None:
+        """A metric of the last policy; None where it has none."""
+        return self.policies[-1].metrics.get(metric or "") if self.policies else None
 
     def write(self, path: str | Path) -> None:
         """Write the results as JSON; a reader sees the old file or the new one, never half of one."""
@@ -127,6 +133,7 @@ class RunResults:
             exported=fields.numbers("exported"),
             seconds=fields.numbers("seconds"),
             time={stage: _stage_time(time) for stage, time in fields.parts("time").items()},
+            reused={step: str(job) for step, job in (fields.optional("reused", dict) or {}).items()},
             notes=fields.texts("notes"),
             versions={name: str(version) for name, version in (fields.optional("versions", dict) or {}).items()},
         )

@@ -10,6 +10,7 @@ from rlhf_lightning.report.results import RunResults, Sample, read_samples
 from rlhf_lightning.report.summary import (
     GROUP_TITLES,
     Column,
+    all_notes,
     cautions,
     clean,
     headline,
@@ -171,7 +172,7 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
     samples = read_samples(run_dir / "samples.jsonl")
     if samples and n_samples:
         console.print(samples_table(samples, n_samples, console.width))
-    for note in results.notes:
+    for note in all_notes(results):
         console.print(Text(f"Note: {clean(note)}", style="dim"))
     if results.seconds:
         times = ", ".join(f"{stage_title(clean(name))} {duration(value)}" for name, value in results.seconds.items())

@@ -216,6 +216,15 @@ def headline(results: RunResults) -> str:
     return sentence + "."
 
 
+def all_notes(results: RunResults) -> list[str]:
+    """The notes, after a sentence for each job of the sweep that steps were taken from."""
+    steps: dict[str, list[str]] = {}
+    for step, job in results.reused.items():
+        steps.setdefault(job, []).append(step)
+    taken = [f"{', '.join(names)}: taken from {job} of the same sweep, not done anew" for job, names in steps.items()]
+    return taken + results.notes
+
+
 def cautions(results: RunResults) -> list[str]:
     """Reasons to read the results with care: an unfinished run, a reward that rose while the objective fell."""
     said = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,14 @@ def test_by_srun(expected, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_a_sweep(expected, tmp_path: Path) -> None:
-    """Each job has two processes of its own, which write no folder of theirs."""
-    ok(run(tmp_path, "-m", *TWO, "trainer=ddp,fsdp2", "hydra.sweep.dir=sweep"))
-    for job in ("0", "1"):
+    """Each job has two processes of its own, which write no folder of theirs, and know what is taken from others."""
+    ok(run(tmp_path, "-m", *TWO, "trainer=ddp,fsdp2", "evaluate.batch_size=64,32", "hydra.sweep.dir=sweep"))
+    jobs = [f"{i}_trainer-{s}_evaluate.batch_size-{n}" for i, (s, n) in enumerate(product(("ddp", "fsdp2"), (64, 32)))]
+    for job in jobs:
         check(tmp_path / "sweep" / job, expected)
-    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    taken = [json.loads((tmp_path / "sweep" / job / "metrics.json").read_text())["reused"] for job in jobs]
+    assert taken == [{}, {"sft": jobs[0], "reward": jobs[0]}, {}, {"sft": jobs[2], "reward": jobs[2]}]
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == [*jobs, "multirun.yaml", "shared", "sweep.json"]
     assert list(tmp_path.iterdir()) == [tmp_path / "sweep"]
 
 

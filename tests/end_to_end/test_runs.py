@@ -200,7 +200,11 @@ def test_a_sweep_and_its_comparison(tmp_path: Path) -> None:
     small = [o for o in SMALL if not o.startswith("hydra.")]
     ok(run(tmp_path, "-m", "task=qa,classification", "sft.lr=0.001,0.002", "stages=[sft]", *small))
     sweep = next((tmp_path / "outputs" / "multiruns").iterdir())
-    assert [metrics(sweep / str(i))["task"] for i in range(4)] == ["qa", "qa", "classification", "classification"]
+    names = [f"{task}_sft.lr-{lr}" for task in ("qa", "classification") for lr in ("0.001", "0.002")]
+    assert [metrics(sweep / f"{i}_task-{name}")["task"] for i, name in enumerate(names)] == [
+        *("qa", "qa"),
+        *("classification", "classification"),
+    ]
     compared = ok(run(tmp_path, "outputs/multiruns/LATEST", "--html", "c.html", program="rlhf-compare"))
     assert "sft.lr" in compared.stdout
     assert (tmp_path / "c.html").is_file()

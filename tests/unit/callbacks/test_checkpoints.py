@@ -18,9 +18,10 @@ from helpers.tiny_models import demonstrations, length_reward, preferences, rows
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 
-from rlhf_lightning.callbacks import BestModel, Checkpoints, Preempted, newest_checkpoint
+from rlhf_lightning.callbacks import BestModel, Checkpoints, newest_checkpoint
 from rlhf_lightning.callbacks.loggers import restore_curves
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.errors import Preempted
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, RewardModel
 from rlhf_lightning.stages import Evaluator, PPOModule, RewardModule, SFTModule

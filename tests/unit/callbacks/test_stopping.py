@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from rlhf_lightning.callbacks import Preempted, StopRequest
+from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.callbacks.stopping import seconds_of
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import Preempted, UserError
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""A sweep's folder: what it was started with, a sub-folder for each job, and how each of them ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support.instantiate import plain
+from rlhf_lightning.report.results import RunResults, write_atomic
+from rlhf_lightning.state import State, flat, same_command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FILE = "sweep.json"
+SCHEMA = 1
+LONGEST_NAME = 120
+"""Characters of a job's folder name; file systems take 255 bytes."""
+
+started: list[Path] = []
+"""The folders of the sweeps that this process has started."""
+
+
+class SweepFolder(Callback):
+    """Hydra's hook at a sweep's start: writes down what it was started with, by which it is found again."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the folder with its `sweep.json`; one that is gone on with keeps its own."""
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / FILE).exists():
+            content = {"schema": SCHEMA, "overrides": list(config.hydra.overrides.task)}
+            content["hydra"] = [o for o in config.hydra.overrides.hydra if not o.startswith("hydra.mode")]
+            write_atomic(folder / FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        started.append(folder)
+
+
+def read_sweep(folder: Path) -> dict[str, list[str]] | None:
+    """The options that the sweep in a folder was started with, Hydra's own apart; None where there is no sweep.
+
+    Raises:
+        UserError: for a file that can't be read, or of another version.
+    """
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}. Start the sweep anew, in another folder.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path} is of another version of rlhf-lightning. Start the sweep anew, in another folder.")
+    return {"overrides": content["overrides"], "hydra": content["hydra"]}
+
+
+def find_sweep(parent: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest sweep folder under ``parent`` that was started with the same options; None where there is none."""
+    for path in sorted(parent.glob(f"*/{FILE}"), reverse=True):
+        try:
+            content = read_sweep(path.parent)
+        except UserError:  # of another version: not ours to go on with
+            continue
+        if content is not None and same_command(content["overrides"]) == same_command(overrides):
+            return path.parent
+    return None
+
+
+def job_name(swept: Sequence[str]) -> str:
+    """A folder name made of options, of characters that no shell and no option of Hydra's needs quotes for.
+
+    >>> job_name(["ppo.kl_coef=0.02", "stages=[sft,ppo]"])
+    'ppo.kl_coef-0.02_stages-sft-ppo'
+    """
+    parts = (re.sub(r"[^\w.]+", "-", option.lstrip("+~"), flags=re.ASCII).strip("-") for option in swept)
+    name = "_".join(part for part in parts if part)
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("\n".join(swept).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}_{digest}"
+
+
+def job_folder(sweep: Path, num: int, overrides: Sequence[str], resume: Any) -> str:
+    """The sub-folder of a job: its number, and those of its options in which it differs from others.
+
+    Args:
+        sweep: the sweep's folder.
+        num: the job's number.
+        overrides: the job's options.
+        resume: whether to go on with the folder of a job with the same options, whatever its number was.
+    """
+    content = read_sweep(sweep)
+    common = _fixed(content["overrides"]) if content else set()
+    name = job_name([o for o in same_command(overrides) if o.partition("=")[0] not in common])
+    folder = f"{num}_{name}" if name else str(num)
+    if resume and name and not (sweep / folder).exists():
+        found = [path.name for path in sweep.glob("[0-9]*_*") if path.name.partition("_")[2] == name]
+        return min(found, default=folder, key=lambda other: int(other.partition("_")[0]))
+    return folder
+
+
+def _fixed(overrides: Sequence[str]) -> set[str]:
+    """The options of a sweep's command that all its jobs have in common."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.get_key_element() for override in parsed if not override.is_sweep_override()}
+
+
+def jobs(sweep: Path) -> list[tuple[str, RunResults]]:
+    """Name and results of every job that has begun, in the order of their numbers."""
+    found = [(path.parent.name, RunResults.read(path)) for path in sweep.glob("[0-9]*/metrics.json")]
+    return sorted(found, key=lambda job: int(re.match(r"\d+", job[0])[0]))  # type: ignore[index]
+
+
+def begin(folder: Path, task: str, seed: int) -> None:
+    """Write down that a job has begun: where nothing else is written later, it was killed."""
+    if not (folder / "metrics.json").exists():
+        RunResults(task=task, seed=seed, status="running").write(folder / "metrics.json")
+
+
+def write_failure(folder: Path, task: str, seed: int, reason: str) -> None:
+    """Write down that a job failed, and why, where it has not done so itself."""
+    path = folder / "metrics.json"
+    results = RunResults.read(path) if path.exists() else RunResults(task=task, seed=seed)
+    results.status = "failed"
+    if not any(reason in note for note in results.notes):
+        results.notes.append(f"the run failed: {reason}")
+    results.write(path)
+
+
+def done_before(folder: Path, config: Any) -> RunResults | None:
+    """The results of a job that is finished and had the same options; None otherwise."""
+    state = State.read(folder)
+    if state is None or state.results.get("status") != "finished" or state.config != flat(plain(config)):
+        return None
+    return RunResults.from_dict(state.results, folder / "state.json")
+
+
+def remove_empty(sweep: Path) -> None:
+    """Remove a sweep's folder in which no job has begun."""
+    if any(path.is_dir() for path in sweep.iterdir()):
+        return
+    for path in (sweep / FILE, sweep / "multirun.yaml"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is something else in it
+        sweep.rmdir()
