@@ -169,9 +169,14 @@ def clear(folder: Path) -> None:
 # --- which folder ----------------------------------------------------------------------------------------------------
 
 
+def own_options(overrides: Sequence[str]) -> list[str]:
+    """A command's options without those that say how it is gone on with."""
+    return [o for o in overrides if not o.startswith(("resume=", "max_time=", "reuse=", "hydra."))]
+
+
 def same_command(overrides: Sequence[str]) -> list[str]:
-    """A command's options in one order, without those that say how it is gone on with."""
-    return sorted(o for o in overrides if not o.startswith(("resume=", "max_time=", "hydra.")))
+    """The same in one order: equal for commands that start the same run."""
+    return sorted(own_options(overrides))
 
 
 def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:

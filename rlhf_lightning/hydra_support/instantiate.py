@@ -110,7 +110,7 @@ def new_folder(parent: Path) -> Path:
     """
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     only_shown = any(argument.partition("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in sys.argv[1:])
-    for path in (parent / (f"{name}_{n}" if n else name) for n in itertools.count()):
+    for path in (parent / (f"{name}_{n:02}" if n else name) for n in itertools.count()):
         try:
             if not only_shown:
                 path.mkdir(parents=True)

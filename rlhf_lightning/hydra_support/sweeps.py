@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.instantiate import plain
 from rlhf_lightning.report.results import RunResults, write_atomic
-from rlhf_lightning.state import State, flat, same_command
+from rlhf_lightning.state import State, flat, own_options, same_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -98,7 +98,7 @@ def job_folder(sweep: Path, num: int, overrides: Sequence[str], resume: Any) -> 
     """
     content = read_sweep(sweep)
     common = _fixed(content["overrides"]) if content else set()
-    name = job_name([o for o in same_command(overrides) if o.partition("=")[0] not in common])
+    name = job_name([o for o in own_options(overrides) if o.partition("=")[0] not in common])
     folder = f"{num}_{name}" if name else str(num)
     if resume and name and not (sweep / folder).exists():
         found = [path.name for path in sweep.glob("[0-9]*_*") if path.name.partition("_")[2] == name]

@@ -1,14 +1,20 @@
 """What the console script makes of what a job ends in."""
 
 import errno
+import math
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from rlhf_lightning import train
 from rlhf_lightning.callbacks import alarms
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support import sweeps
 from rlhf_lightning.pipeline import Interrupted
+from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State
 
 
@@ -87,3 +93,47 @@ def test_a_folder_may_be_forced(given: list[str], how: str, tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["rlhf-train", *arguments, "trainer.devices=1"])
     train._expand_resume()
     assert sys.argv[1:] == ["task=qa", "seed=1", f"hydra.run.dir={tmp_path}", "trainer.devices=1", f"resume={how}"]
+
+
+class Settings:
+    """A config as a job of a sweep is given it."""
+
+    class task:
+        name = "qa"
+
+    seed, resume = 3, False
+
+
+@pytest.mark.parametrize("fault", [UserError("no such file"), RuntimeError("no memory left")])
+def test_a_job_that_fails_says_so_in_its_folder_and_lets_the_next_begin(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(train, "_pipeline", fail)
+    monkeypatch.setattr(train, "as_a_run_of_its_own", lambda folder, overrides: nullcontext())
+    (tmp_path / "0_x").mkdir()
+    assert math.isnan(train._job(Settings, tmp_path / "0_x", tmp_path, []))  # type: ignore[arg-type]
+    ((name, results),) = sweeps.jobs(tmp_path)
+    assert (name, results.status, results.seed) == ("0_x", "failed", 3)
+    assert str(fault) in results.notes[0]
+    told = capsys.readouterr().err
+    assert "rlhf-train: 0_x failed: " in told
+    assert ("Traceback" in told) == isinstance(fault, RuntimeError), "where a fault is ours it is wanted"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["finished", "finished"], 0),
+        (["finished", "failed", "interrupted"], 1),
+        (["finished", "running"], 1),
+        (["finished", "interrupted"], 75),
+    ],
+)
+def test_a_sweeps_status_says_whether_jobs_failed(statuses: list[str], code: int, tmp_path: Path) -> None:
+    for number, status in enumerate(statuses):
+        (tmp_path / f"{number}_x").mkdir()
+        RunResults(task="qa", status=status).write(tmp_path / f"{number}_x" / "metrics.json")
+    assert train._end_sweep(tmp_path) == code
