@@ -76,6 +76,7 @@ def test_a_sweep_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "outputs" / "multiruns").iterdir())
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_stop_goes_on_later(swept: Path, tmp_path: Path) -> None:
     """SIGTERM ends the whole sweep, not one job of it."""
     command = [str(BIN / "rlhf-train"), *SWEEP]
@@ -94,6 +95,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_later(swept: Path, tmp_path: Path)
     assert [outcome(sweep_of(tmp_path) / job) for job in JOBS] == [outcome(sweep_of(swept) / job) for job in JOBS]
 
 
+@pytest.mark.slow
 def test_two_runs_that_begin_together_have_a_folder_each(tmp_path: Path) -> None:
     command = [str(BIN / "rlhf-train"), "task=qa", "stages=[sft]", *(o for o in SMALL if not o.startswith("hydra."))]
     started = [subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL) for _ in range(2)]
