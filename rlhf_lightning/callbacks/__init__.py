@@ -4,6 +4,7 @@ from rlhf_lightning.callbacks.alarms import Alarms
 from rlhf_lightning.callbacks.checkpoints import BestModel, Checkpoints, newest_checkpoint
 from rlhf_lightning.callbacks.profile import Profile
 from rlhf_lightning.callbacks.progress import Progress
+from rlhf_lightning.callbacks.pruning import Prune, Pruned
 from rlhf_lightning.callbacks.samples import CollectSamples, LogSamples
 from rlhf_lightning.callbacks.stopping import Preempted, StopRequest
 
@@ -16,6 +17,8 @@ __all__ = [
     "Preempted",
     "Profile",
     "Progress",
+    "Prune",
+    "Pruned",
     "StopRequest",
     "newest_checkpoint",
 ]

@@ -10,12 +10,13 @@ from typing import Any
 
 import lightning as L
 
-from rlhf_lightning.callbacks import Preempted, StopRequest
+from rlhf_lightning.callbacks import Preempted, Pruned, StopRequest
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, recall
+from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
@@ -45,7 +46,7 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
         overrides: the options that the run was started with, by which it is found to be resumed.
 
     Returns:
-        The objective of the last policy, or None where nothing was measured.
+        The objective of the last policy, or None where nothing was measured, or a sweep ended the run early.
 
     Raises:
         UserError: for a mistake in config, data or model; before any training where it can be known by then.
@@ -56,12 +57,17 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
     check_options(cfg)
     with StopRequest(cfg["max_time"]) as stop:
         run = prepare(cfg, directory, group, list(overrides), stop)
-        if run.results.status == "finished":
-            say(f"the run in {directory} is finished: there is nothing to resume")
+        if run.results.status in ("finished", "pruned"):
+            say(f"the run in {directory} is {run.results.status}: there is nothing to resume")
             return objective(run)
         try:
             carry_out(run)
             run.results.status = "finished"
+        except Pruned as reason:
+            run.results.status = "pruned"
+            run.results.notes.append(str(reason))
+            if is_rank_zero():
+                clear(directory)
         except (KeyboardInterrupt, Preempted):
             run.results.status = "interrupted"
             raise
@@ -101,14 +107,14 @@ def prepare(cfg: dict[str, Any], directory: Path, group: str | None, overrides: 
             seed=cfg["seed"],
             status="running",
             stages=list(cfg["stages"]),
-            objective="gold" if cfg["data"]["gold"] else cfg["task"]["objective"],
+            objective=objective_of(cfg),
             versions={name: version(name) for name in PACKAGES},
         )
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
     run = Run(cfg, directory, group, data, results, state, stop, spec, engine=engine, asked=asked)
-    if results.status == "finished":
+    if results.status in ("finished", "pruned"):
         return run
     check_models(run)
     recall(run)
@@ -135,6 +141,8 @@ def carry_out(run: Run) -> None:
 
 
 def objective(run: Run) -> float | None:
-    """The objective of the last policy."""
+    """The objective of the last policy; None where a sweep ended the run early."""
+    if run.results.status == "pruned":
+        return None
     last = run.results.policies[-1].metrics if run.results.policies else {}
     return last.get(run.results.objective or "")

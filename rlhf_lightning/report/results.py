@@ -13,7 +13,7 @@ from typing import Any
 from rlhf_lightning.errors import UserError
 
 SCHEMA = 1
-STATUSES = ("running", "interrupted", "failed", "finished")
+STATUSES = ("running", "interrupted", "failed", "pruned", "finished")
 DIRECTIONS = ("max", "min", None)
 COLUMN_GROUPS = ("task", "reward", "guardrails")
 
@@ -51,7 +51,7 @@ class RunResults:
     task: str
     seed: int | None = None
     status: str = "finished"
-    """``running``, ``interrupted``, ``failed`` or ``finished``."""
+    """``running``, ``interrupted``, ``failed``, ``pruned`` (ended early by a sweep) or ``finished``."""
     stages: list[str] = field(default_factory=list)
     """The stages asked for, in their order."""
     objective: str | None = None
