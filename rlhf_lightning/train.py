@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import explain, register_resolvers
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
-from rlhf_lightning.sweep import register_sweeper
+from rlhf_lightning.sweep import register_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if started_together():
             _refuse_sweeps()
             join()
-        register_sweeper()
+        register_plugins()
         run()
     except UserError as error:
         return _fail(str(error))

@@ -67,7 +67,8 @@ def register_resolvers() -> None:
     """Make the resolvers of our configs known to OmegaConf.
 
     ``${sample_data:TASK,PART}`` is the path of a task's embedded rows; ``${run_folder:PARENT,RESUME,OVERRIDES}`` a new
-    folder named by the time, or that of the run to resume; ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes
+    folder named by the time, or that of the run to resume; ``${cores_for_each:JOBS}`` a job's share of the cores;
+    ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes
     the config: a resumed run keeps the one that it began with.
     """
 
@@ -88,6 +89,12 @@ def register_resolvers() -> None:
     def record_folder(directory: str, resume: Any) -> str:
         return ".hydra/resumed" if resume and Path(directory, "state.json").exists() else ".hydra"
 
+    def cores(jobs: int) -> str:
+        from rlhf_lightning.sweep.launching import cores_for_each
+
+        return cores_for_each(jobs)
+
+    OmegaConf.register_new_resolver("cores_for_each", cores, replace=True)
     # Cached: the clock goes on between two looks at the folder's name.
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("record_folder", record_folder, replace=True, use_cache=True)

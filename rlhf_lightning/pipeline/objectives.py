@@ -19,29 +19,29 @@ def directions_of(
 
     Args:
         cfg: the options of one of its runs.
-        objectives: names of figures, or names with their direction; None is what the run is judged by.
+        objectives: names of figures, or names with their direction; ``objective`` is the one that the run is judged
+            by, which is also what None means.
 
     Raises:
         UserError: for no objective, or one of which it is not known which way is better.
     """
-    if isinstance(objectives, str):
-        objectives = [objectives]
-    if objectives is None:
-        objectives = [objective] if (objective := objective_of(cfg)) else []
-    if not objectives:
+    chosen = ["objective"] if objectives is None else [objectives] if isinstance(objectives, str) else objectives
+    named = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
+    given = {objective_of(cfg) if name == "objective" else name: direction for name, direction in named.items()}
+    if not given or None in given:
         raise UserError("the sweep has no objective: give task.objective, or hydra.sweeper.objectives=[NAME]")
-    given = dict(objectives) if isinstance(objectives, Mapping) else dict.fromkeys(objectives)
     known = _known(cfg)
     made: dict[str, Direction] = {}
     for name, direction in given.items():
-        chosen = direction or known.get(name)
-        if chosen not in ("max", "min"):
+        assert name is not None
+        way = direction or known.get(name)
+        if way not in ("max", "min"):
             said = "is unknown" if name not in known else "may be good high or low"
             raise UserError(
                 f"hydra.sweeper.objectives: {name} {said}; say which way is better, as in "
                 f"hydra.sweeper.objectives={{{name}: max}}"
             )
-        made[name] = chosen
+        made[name] = way
     return made
 
 

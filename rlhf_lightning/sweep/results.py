@@ -18,39 +18,34 @@ if TYPE_CHECKING:
 FILE, PAGE = "optimization_results.yaml", "pareto.html"
 
 
-def summary(study: Study, directions: Mapping[str, Direction], folders: Mapping[int, str]) -> dict[str, Any]:
-    """The study as plain values: the best trial or the Pareto front, and how much each option mattered.
-
-    Args:
-        study: the study.
-        directions: objective to which way is better.
-        folders: trial number to its job's folder, as far as they are known.
-    """
+def summary(study: Study, directions: Mapping[str, Direction]) -> dict[str, Any]:
+    """The study as plain values: the best trial or the Pareto front, and how much each option mattered."""
     found: dict[str, Any] = {"name": "optuna", "objectives": dict(directions), "trials": counts(study)}
-    front = best(study)
+    front, folders = best(study), study.user_attrs.get("folders", {})
     if len(directions) > 1:
-        found["solutions"] = [_solution(trial, directions, folders) for trial in front]
+        found["solutions"] = [
+            {
+                "params": dict(trial.params),
+                "values": dict(zip(directions, trial.values, strict=True)),
+                "trial": trial.number,
+                "folder": folders[str(trial.number)],
+            }
+            for trial in front
+        ]
     elif front:
         (trial,) = front
         found |= {"best_params": dict(trial.params), "best_value": trial.value, "best_trial": trial.number}
-        if trial.number in folders:
-            found["folder"] = folders[trial.number]
+        found["folder"] = folders[str(trial.number)]
     if mattered := importances(study):
         found["importances"] = {name: round(share, 4) for name, share in mattered.items()}
     return found
 
 
-def _solution(trial: FrozenTrial, directions: Mapping[str, Direction], folders: Mapping[int, str]) -> dict[str, Any]:
-    where = {"folder": folders[trial.number]} if trial.number in folders else {}
-    values = dict(zip(directions, trial.values, strict=True))
-    return {"params": dict(trial.params), "values": values, "trial": trial.number, **where}
-
-
-def write(study: Study, directions: Mapping[str, Direction], folder: Path, folders: Mapping[int, str]) -> None:
+def write(study: Study, directions: Mapping[str, Direction], folder: Path) -> None:
     """Write the results into the sweep's folder; with several objectives also the page."""
     import yaml
 
-    found = summary(study, directions, folders)
+    found = summary(study, directions)
     write_atomic(folder / FILE, yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
     if len(directions) > 1 and found["solutions"]:
         write_atomic(folder / PAGE, front_page(study, directions))
@@ -69,13 +64,14 @@ def show(study: Study, directions: Mapping[str, Direction], folder: Path) -> Non
         chosen = " ".join(f"{option}={words(value)}" for option, value in front[0].params.items())
         console.print(f"Best {name}: {front[0].value:.4g}, trial {front[0].number}: {chosen}", markup=False)
     elif front:
+        console.print("Pareto front: no trial is better than one of these in every objective", markup=False)
         console.print(front_table(front, directions))
     if mattered := importances(study):
         shares = ", ".join(f"{name} {share:.0%}" for name, share in mattered.items())
         console.print(f"What mattered for {next(iter(directions))}: {shares}", markup=False)
     console.print(f"Results: {folder / FILE}", markup=False, soft_wrap=True)
     if (folder / PAGE).exists():
-        console.print(f"Pareto front: {folder / PAGE}", markup=False, soft_wrap=True)
+        console.print(f"Picture: {folder / PAGE}", markup=False, soft_wrap=True)
 
 
 def front_table(front: list[FrozenTrial], directions: Mapping[str, Direction]) -> Table:
@@ -84,7 +80,7 @@ def front_table(front: list[FrozenTrial], directions: Mapping[str, Direction]) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Pareto front: no trial is better in all of these", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("trial", justify="right")
     arrows = {"max": "↑", "min": "↓"}
     for name, direction in directions.items():

@@ -79,6 +79,9 @@ def open_study(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if sampler not in SAMPLERS:
+        raise UserError(f"hydra.sweeper.sampler={sampler}: there are {', '.join(SAMPLERS)}")
+    grid = space.grid() if sampler == "grid" else []
     opened = open_storage(storage)
     about = {"objectives": dict(directions), "options": space.describe()}
     there = NAME in optuna.get_all_study_names(opened)
@@ -98,9 +101,8 @@ def open_study(
         )
     if not there:
         study.set_user_attr("about", about)
-        if sampler == "grid":
-            for values in space.grid():
-                study.enqueue_trial(values)
+        for values in grid:
+            study.enqueue_trial(values)
     study.sampler = _sampler(sampler, seed + len(study.get_trials(deepcopy=False)), at_once)
     return study
 
@@ -114,8 +116,6 @@ def _sampler(name: str, seed: int, at_once: int) -> BaseSampler:
     """With another seed after a resume: the same numbers would give trials that there are already."""
     from optuna import samplers
 
-    if name not in SAMPLERS:
-        raise UserError(f"hydra.sweeper.sampler={name}: there are {', '.join(SAMPLERS)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant_liar, which keeps jobs that run at once apart, is experimental
         if name == "tpe":
@@ -161,10 +161,11 @@ def runs_of(numbers: Iterable[int], longest: int) -> list[list[int]]:
     return runs
 
 
-def tell(study: Study, number: int, outcome: Outcome) -> None:
-    """Record what became of a trial; one that was interrupted stays open, to be gone on with."""
+def tell(study: Study, number: int, outcome: Outcome, folder: Path) -> None:
+    """Record what became of a trial and where; one that was interrupted stays open, to be gone on with."""
     from optuna.trial import TrialState
 
+    study.set_user_attr("folders", {**study.user_attrs.get("folders", {}), str(number): folder.name})
     if outcome.status == "finished":
         study.tell(number, outcome.values)
     elif outcome.status == "pruned":

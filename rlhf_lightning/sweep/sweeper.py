@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.sweep.launching import PACKAGE, jobs_at_once, register_launchers
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.sweep.space import Space
     from rlhf_lightning.sweep.study import Direction
-
-PLUGIN = "hydra_plugins.rlhf_lightning.OptunaSweeper"
-"""What configs call the sweeper: Hydra takes plugins from the package ``hydra_plugins`` alone."""
 
 TRIALS = 20
 """Trials of a sweep that says nothing else and is no grid."""
@@ -111,15 +109,15 @@ class OptunaSweeper(Sweeper):
                 "of them until it is done: hydra.sweeper.prune=null"
             )
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
         at_once = self.n_jobs or jobs_at_once(self.config.hydra.launcher)
         storage = self.storage or str(folder / "study.journal")
         study = open_study(
             storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once
         )
+        folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns = self._run(study, storage, space, directions, at_once)
-        results.write(study, directions, folder, self._folders)
+        results.write(study, directions, folder)
         results.show(study, directions, folder)
         return returns
 
@@ -141,7 +139,6 @@ class OptunaSweeper(Sweeper):
     ) -> list[JobReturn]:
         from rlhf_lightning.sweep.study import Outcome, all_failed, next_numbers, runs_of, tell, unfinished
 
-        self._folders: dict[int, str] = {}
         returns: list[JobReturn] = []
         limit = self.n_trials or (None if self.sampler == "grid" else TRIALS)
         batches = runs_of(unfinished(study, space), at_once)
@@ -155,10 +152,10 @@ class OptunaSweeper(Sweeper):
             self.validate_batch_is_legal(jobs)
             done = list(self.launcher.launch(jobs, initial_job_idx=numbers[0]))
             returns += done
-            outcomes = [Outcome.of(Path(job.hydra_cfg.hydra.runtime.output_dir), list(directions)) for job in done]  # type: ignore[union-attr]
-            for number, job, outcome in zip(numbers, done, outcomes, strict=True):
-                self._folders[number] = job.hydra_cfg.hydra.runtime.output_dir  # type: ignore[union-attr]
-                tell(study, number, outcome)
+            folders = [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in done]  # type: ignore[union-attr]
+            outcomes = [Outcome.of(folder, list(directions)) for folder in folders]
+            for number, folder, outcome in zip(numbers, folders, outcomes, strict=True):
+                tell(study, number, outcome, folder)
             if any(outcome.status == "interrupted" for outcome in outcomes):
                 break
             if all_failed(study):
@@ -174,23 +171,14 @@ class OptunaSweeper(Sweeper):
             return []
         where = storage if "://" in storage else str(Path(storage).absolute())
         address = TrialAddress(where, NAME, number, next(iter(directions)), **self.prune)
-        return [f"++hydra.job.env_set.{VARIABLE}={QuotedString(address.to_text(), Quote.single).with_quotes()}"]
+        return [f"hydra.job.env_set.{VARIABLE}={QuotedString(address.to_text(), Quote.single).with_quotes()}"]
 
 
-def jobs_at_once(launcher: Mapping[str, Any]) -> int:
-    """How many jobs a launcher runs at the same time, by its config; all other launchers run one after the other."""
-    import os
-
-    jobs = launcher.get("n_jobs") or launcher.get("array_parallelism") or 1
-    return os.cpu_count() or 1 if jobs < 0 else int(jobs)
-
-
-def register_sweeper() -> None:
-    """Make the sweeper known to Hydra under the name that it asks of plugins.
+def register_plugins() -> None:
+    """Make the sweeper and the launchers known to Hydra under the names that it asks of plugins.
 
     A package below ``hydra_plugins`` would be found in a wheel, but not in an editable install: Hydra looks through
     folders, and there is none of that name then.
     """
-    plugins = Plugins.instance()
-    plugins.register(OptunaSweeper)
-    plugins.class_name_to_class[PLUGIN] = OptunaSweeper
+    Plugins.instance().class_name_to_class[f"{PACKAGE}.OptunaSweeper"] = OptunaSweeper
+    register_launchers()

@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TrialAddress:
     def of_this_job(cls) -> TrialAddress | None:
         """That of the job this process belongs to; None where it isn't one that can be pruned."""
         text = os.environ.get(VARIABLE)
-        return None if text is None else cls(**json.loads(text))
+        return cls(**json.loads(text)) if text else None
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -53,7 +54,10 @@ def open_storage(where: str) -> BaseStorage:
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
-    return get_storage(where) if "://" in where else JournalStorage(JournalFileBackend(where))
+    if "://" in where:
+        return get_storage(where)
+    Path(where).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(where))
 
 
 def find_trial(address: TrialAddress) -> Trial:
