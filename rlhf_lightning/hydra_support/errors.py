@@ -7,7 +7,6 @@ import re
 import sys
 from typing import Any
 
-
 EXTRAS = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "slurm",

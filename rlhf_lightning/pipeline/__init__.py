@@ -63,9 +63,9 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
         try:
             carry_out(run)
             run.results.status = "finished"
-        except Pruned as reason:
+        except Pruned as early:
             run.results.status = "pruned"
-            run.results.notes.append(str(reason))
+            run.results.notes.append(str(early))
             if is_rank_zero():
                 clear(directory)
         except (KeyboardInterrupt, Preempted):

@@ -10,7 +10,8 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from omegaconf import OmegaConf
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import UserError
 
@@ -28,6 +29,9 @@ MODULES = {
 
 class OneDevice(Launcher):
     """For launchers whose jobs are one process each."""
+
+    hydra_context: HydraContext | None
+    config: DictConfig | None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start the jobs.

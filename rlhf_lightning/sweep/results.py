@@ -124,7 +124,7 @@ def front_page(study: Study, directions: Mapping[str, Direction]) -> str:
     )
     body = (
         f"<h1>{html_text(x)} against {html_text(y)}</h1><p>{len(done)} finished trials; no trial is better than those "
-        f'of the Pareto front in every objective.</p>{key([(0, "Pareto front"), (7, "other trials")])}'
+        f"of the Pareto front in every objective.</p>{key([(0, 'Pareto front'), (7, 'other trials')])}"
         f'<div class="panels wide">{figure(f"{x} over {y}", picture)}</div>'
         f'<h2>Pareto front</h2><div class="card"><table><tr>{head}</tr>{rows}</table></div>'
     )

@@ -90,7 +90,7 @@ def open_study(
     study = optuna.create_study(
         storage=opened,
         study_name=NAME,
-        directions=[{"max": "maximize", "min": "minimize"}[direction] for direction in directions.values()],
+        directions=["maximize" if direction == "max" else "minimize" for direction in directions.values()],
         load_if_exists=True,
     )
     before = study.user_attrs.get("about", about)
@@ -113,14 +113,16 @@ def _said(about: dict[str, Any]) -> str:
 
 
 def _sampler(name: str, seed: int, at_once: int) -> BaseSampler:
-    """With another seed after a resume: the same numbers would give trials that there are already."""
+    """The sampler; its seed has to be another after a resume: the same would give trials that there are already."""
     from optuna import samplers
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant_liar, which keeps jobs that run at once apart, is experimental
         if name == "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=at_once > 1)
-        return samplers.NSGAIISampler(seed=seed) if name == "nsga2" else samplers.RandomSampler(seed=seed)
+        if name == "nsga2":  # Optuna's populations of 50 make a random search of what a sweep of trainings can afford
+            return samplers.NSGAIISampler(seed=seed, population_size=10)
+        return samplers.RandomSampler(seed=seed)
 
 
 def unfinished(study: Study, space: Space) -> list[int]:

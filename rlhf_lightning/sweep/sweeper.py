@@ -111,9 +111,7 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         at_once = self.n_jobs or jobs_at_once(self.config.hydra.launcher)
         storage = self.storage or str(folder / "study.journal")
-        study = open_study(
-            storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once
-        )
+        study = open_study(storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns = self._run(study, storage, space, directions, at_once)
