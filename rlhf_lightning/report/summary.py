@@ -222,8 +222,6 @@ def cautions(results: RunResults) -> list[str]:
     if results.status != "finished":
         words = {"interrupted": "was interrupted", "failed": "failed", "pruned": "was pruned by its sweep"}
         state = words.get(results.status, "has not finished")
-            results.status, "has not finished"
-        )
         done = [stage_title(policy.name) for policy in results.policies if policy.name != "base"]
         said.append(
             f"The run {state}; " + (f"there are results up to {done[-1]}." if done else "no stage has results.")
