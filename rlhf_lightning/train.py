@@ -16,8 +16,9 @@ import hydra
 from omegaconf import DictConfig
 
 from rlhf_lightning.errors import Preempted, UserError
-from rlhf_lightning.hydra_support import explain, register_resolvers, sweeps
+from rlhf_lightning.hydra_support import explain, register_resolvers
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
+from rlhf_lightning.sweep import folders, register_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def run(cfg: DictConfig) -> float | None:
     folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
         return _job(cfg, folder, Path(settings.sweep.dir), overrides)
-    beside_rank_zero = os.environ.get("LOCAL_RANK", "0") != "0" and (folder.parent / sweeps.FILE).exists()
+    beside_rank_zero = os.environ.get("LOCAL_RANK", "0") != "0" and (folder.parent / folders.FILE).exists()
     try:
         return _pipeline(cfg, folder, folder.parent if beside_rank_zero else None, overrides)
     except Preempted as reason:
@@ -64,11 +65,11 @@ def run(cfg: DictConfig) -> float | None:
 def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> float | None:
     """A job of a sweep. However it ends, the next one begins; its folder says how. Returns nan if it failed."""
     task, seed = str(cfg.task.name), cfg.seed
-    done = sweeps.done_before(folder, cfg) if cfg.resume else None
+    done = folders.done_before(folder, cfg) if cfg.resume else None
     if done is not None:
         print(f"{folder.name}: finished before")
-        return done.last(done.objective)
-    sweeps.begin(folder, task, seed)
+        return done.outcome
+    folders.begin(folder, task, seed)
     try:
         with as_a_run_of_its_own(folder, overrides):
             return _pipeline(cfg, folder, sweep, overrides)
@@ -83,7 +84,7 @@ def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> fl
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     print(f"rlhf-train: {folder.name} failed: {reason}", file=sys.stderr, flush=True)
-    sweeps.write_failure(folder, task, seed, reason)
+    folders.write_failure(folder, task, seed, reason)
     return math.nan
 
 
@@ -143,12 +144,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler otherwise says on the screen that it starts
     _failures.clear()
     _preempted.clear()
-    sweeps.started.clear()
+    folders.started.clear()
     try:
         _expand_resume()
         if started_together():
             _refuse_sweeps()
             join()
+        register_plugins()
         run()
     except _Stopped:
         print("rlhf-train: the sweep was stopped (SIGTERM); the same command with resume=true goes on", file=sys.stderr)
@@ -179,10 +181,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"cannot use {error.filename}: {error.strerror}. Choose another place with paths.output_dir=...")
     finally:
         leave()
-        for folder in sweeps.started:
-            sweeps.remove_empty(folder)
-    if sweeps.started:
-        return _end_sweep(sweeps.started[-1])
+        for folder in folders.started:
+            folders.remove_empty(folder)
+    if folders.started:
+        return _end_sweep(folders.started[-1])
     if _failures:
         return max(_fail(message) for message in _failures)
     for message in _preempted:
@@ -195,7 +197,7 @@ def _end_sweep(folder: Path) -> int:
     """Show what came of a sweep. Its status is 1 if a job failed, and `REQUEUE` if one is to be gone on with."""
     from rlhf_lightning.compare import print_summary
 
-    ends = [(name, results.status) for name, results in sweeps.jobs(folder)]
+    ends = [(name, results.status) for name, results in folders.jobs(folder)]
     print_summary(folder)
     for said, status in (("failed", 1), ("interrupted", REQUEUE), ("running", 1)):
         names = [name for name, end in ends if end == said]
@@ -232,15 +234,15 @@ def _refuse_sweeps() -> None:
 def _expand_resume() -> None:
     """Turn ``resume=FOLDER`` into the command of the run or sweep in that folder; `resume=force` may be added."""
     given = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("resume=")]
-    folders = [value for value in given if value.lower() not in ("", "true", "false", "force", "null")]
-    if not folders:
+    named = [value for value in given if value.lower() not in ("", "true", "false", "force", "null")]
+    if not named:
         return
     from rlhf_lightning.state import command_of
 
-    folder = Path(folders[-1])
+    folder = Path(named[-1])
     others = [a for a in sys.argv[1:] if not a.startswith("resume=")]
     how = "force" if "force" in map(str.lower, given) else "true"
-    began = sweeps.read_sweep(folder)
+    began = folders.read_sweep(folder)
     if began is not None:
         command = ["--multirun", *began["overrides"], *began["hydra"], f"hydra.sweep.dir={folder}"]
         command = [option for option in command if not option.startswith(("resume=", "max_time="))]

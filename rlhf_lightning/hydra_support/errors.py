@@ -7,6 +7,14 @@ import re
 import sys
 from typing import Any
 
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/ray": "ray",
+}
+"""Options that come with packages which are not installed everywhere, and the extra that installs them."""
+
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
     keys = []
@@ -38,6 +46,9 @@ def explain(error: Exception) -> str:
     available = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
     if missing:
         group, _, name = missing[1].rpartition("/")
+        if missing[1] in EXTRAS:
+            extra = EXTRAS[missing[1]]
+            return f"that launcher needs a package that is not installed: pip install 'rlhf-lightning[{extra}]'"
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean {group}={close[0]}?" if close else ""
         choices = f" There are: {', '.join(available)}." if available else ""

@@ -71,7 +71,8 @@ def register_resolvers() -> None:
     ``${sample_data:TASK,PART}`` is the path of a task's embedded rows; ``${run_folder:PARENT,RESUME,OVERRIDES}`` a new
     folder named by the time, or that of the run to resume; ``${sweep_folder:PARENT,RESUME,OVERRIDES}`` likewise for a
     sweep; ``${job_folder:SWEEP,NUMBER,OVERRIDES,RESUME}`` the name of a job's folder in it;
-    ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes the config: a resumed run keeps the one it began with.
+    ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes the config: a resumed run keeps the one it began with;
+    ``${cores_for_each:JOBS}`` a job's share of the cores.
     """
 
     def sample_data(task: str, part: str) -> str:
@@ -85,21 +86,27 @@ def register_resolvers() -> None:
         return agreed(lambda: str((find_run(Path(parent), overrides) if resume else None) or new_folder(Path(parent))))
 
     def sweep_folder(parent: str, resume: Any, overrides: list[str]) -> str:
-        from rlhf_lightning.hydra_support.sweeps import find_sweep
+        from rlhf_lightning.sweep.folders import find_sweep
 
         return str((find_sweep(Path(parent), overrides) if resume else None) or new_folder(Path(parent)))
 
     def job_folder(sweep: str, num: int, overrides: list[str], resume: Any) -> str:
-        from rlhf_lightning.hydra_support.sweeps import job_folder
+        from rlhf_lightning.sweep.folders import job_folder
 
         return job_folder(Path(sweep), num, overrides, resume)
 
     def record_folder(directory: str, resume: Any) -> str:
         return ".hydra/resumed" if resume and Path(directory, "state.json").exists() else ".hydra"
 
+    def cores(jobs: int) -> str:
+        from rlhf_lightning.sweep.launching import cores_for_each
+
+        return cores_for_each(jobs)
+
     # Cached: a second look would find another time, or the folder that the first one made.
     for resolver in (run_folder, sweep_folder, job_folder, record_folder):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("cores_for_each", cores, replace=True)
     OmegaConf.register_new_resolver("sample_data", sample_data, replace=True)
 
 

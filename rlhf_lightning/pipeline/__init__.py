@@ -10,12 +10,13 @@ from typing import Any
 
 import lightning as L
 
-from rlhf_lightning.callbacks import StopRequest
+from rlhf_lightning.callbacks import Pruned, StopRequest
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure_shared, recall
+from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
@@ -47,7 +48,7 @@ def run_pipeline(
         overrides: the options that the run was started with, by which it is found to be resumed.
 
     Returns:
-        The objective of the last policy, or None where nothing was measured.
+        The objective of the last policy, or None where nothing was measured, or a sweep ended the run early.
 
     Raises:
         UserError: for a mistake in config, data or model; before any training where it can be known by then.
@@ -58,12 +59,17 @@ def run_pipeline(
     check_options(cfg)
     with StopRequest(cfg["max_time"]) as stop:
         run = prepare(cfg, directory, sweep, list(overrides), stop)
-        if run.results.status == "finished":
-            say(f"the run in {directory} is finished: there is nothing to resume")
-            return run.results.last(run.results.objective)
+        if run.results.status in ("finished", "pruned"):
+            say(f"the run in {directory} is {run.results.status}: there is nothing to resume")
+            return run.results.outcome
         try:
             carry_out(run)
             run.results.status = "finished"
+        except Pruned as early:
+            run.results.status = "pruned"
+            run.results.notes.append(str(early))
+            if is_rank_zero():
+                clear(directory)
         except (KeyboardInterrupt, Preempted):
             run.results.status = "interrupted"
             raise
@@ -76,7 +82,7 @@ def run_pipeline(
         finally:
             finish(run)
         settle(run)
-        return run.results.last(run.results.objective)
+        return run.results.outcome
 
 
 def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides: list[str], stop: StopRequest) -> Run:
@@ -105,14 +111,14 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
             seed=cfg["seed"],
             status="running",
             stages=list(cfg["stages"]),
-            objective="gold" if cfg["data"]["gold"] else cfg["task"]["objective"],
+            objective=objective_of(cfg),
             versions={name: version(name) for name in PACKAGES},
         )
         tell(results, notes + data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
     run = Run(cfg, directory, sweep, data, results, state, stop, spec, engine=engine, asked=asked)
-    if results.status == "finished":
+    if results.status in ("finished", "pruned"):
         return run
     check_models(run)
     recall(run)

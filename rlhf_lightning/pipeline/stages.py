@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from rlhf_lightning.callbacks import Alarms
+from rlhf_lightning.callbacks import Alarms, Prune
 from rlhf_lightning.callbacks.samples import of_all_ranks
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
@@ -42,6 +42,7 @@ from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, mak
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator
+from rlhf_lightning.sweep.trial import Judge, TrialAddress
 
 
 def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool = False) -> ModelSpec:
@@ -183,7 +184,8 @@ def train_ppo(run: Run) -> None:
     stops = [] if patience is None else [stop_when_it_turns(run, patience)]
     best_by = measured if exported == "best" else None
     try:
-        fit(run, "ppo", module, data, options, partial(save_once, policy), [alarms, *stops], best_by)
+        watching = [alarms, *stops, *pruning(run)]
+        fit(run, "ppo", module, data, options, partial(save_once, policy), watching, best_by)
     finally:
         run.results.notes += [f"ppo: {text}" for text in alarms.raised.values()]
         if alarms.stopped_by is not None:
@@ -205,6 +207,12 @@ def stop_when_it_turns(run: Run, patience: int) -> EarlyStopping:
     """A callback that ends PPO when the objective on the validation prompts stops getting better."""
     metric, mode = held_out(run)
     return EarlyStopping(metric, mode=mode, patience=patience, check_on_train_epoch_end=False)
+
+
+def pruning(run: Run) -> list[Prune]:
+    """What ends PPO early in a job of a sweep that does worse than the others; nothing in a run of its own."""
+    address = TrialAddress.of_this_job()
+    return [] if address is None or not run.data.validation else [Prune(f"ppo/val/{address.objective}", Judge(address))]
 
 
 def held_out(run: Run) -> tuple[str, str]:

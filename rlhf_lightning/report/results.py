@@ -13,7 +13,7 @@ from typing import Any
 from rlhf_lightning.errors import UserError
 
 SCHEMA = 1
-STATUSES = ("running", "interrupted", "failed", "finished")
+STATUSES = ("running", "interrupted", "failed", "pruned", "finished")
 DIRECTIONS = ("max", "min", None)
 COLUMN_GROUPS = ("task", "reward", "guardrails")
 
@@ -51,7 +51,7 @@ class RunResults:
     task: str
     seed: int | None = None
     status: str = "finished"
-    """``running``, ``interrupted``, ``failed`` or ``finished``."""
+    """``running``, ``interrupted``, ``failed``, ``pruned`` (ended early by a sweep) or ``finished``."""
     stages: list[str] = field(default_factory=list)
     """The stages asked for, in their order."""
     objective: str | None = None
@@ -79,9 +79,11 @@ class RunResults:
     versions: dict[str, str] = field(default_factory=dict)
     """Package to version."""
 
-    def last(self, metric: str | None) -> float | None:
-        """A metric of the last policy; None where it has none."""
-        return self.policies[-1].metrics.get(metric or "") if self.policies else None
+    @property
+    def outcome(self) -> float | None:
+        """The objective of the last policy; None where it has none, or a sweep ended the run early."""
+        last = self.policies[-1].metrics if self.policies and self.status != "pruned" else {}
+        return last.get(self.objective or "")
 
     def write(self, path: str | Path) -> None:
         """Write the results as JSON; a reader sees the old file or the new one, never half of one."""

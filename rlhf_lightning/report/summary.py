@@ -229,7 +229,8 @@ def cautions(results: RunResults) -> list[str]:
     """Reasons to read the results with care: an unfinished run, a reward that rose while the objective fell."""
     said = []
     if results.status != "finished":
-        state = {"interrupted": "was interrupted", "failed": "failed"}.get(results.status, "has not finished")
+        words = {"interrupted": "was interrupted", "failed": "failed", "pruned": "was pruned by its sweep"}
+        state = words.get(results.status, "has not finished")
         done = [stage_title(policy.name) for policy in results.policies if policy.name != "base"]
         said.append(
             f"The run {state}; " + (f"there are results up to {done[-1]}." if done else "no stage has results.")

@@ -43,6 +43,8 @@ def options() -> list[str]:
     found = []
     for path in sorted(CONF.glob("*/*.yaml")):
         group, name = path.parent.name, path.stem
+        if group == "launcher":
+            continue  # each needs a package of its own; tests/end_to_end/test_launchers.py
         if group in ("optimizer", "schedule"):
             found += [f"{group}@{stage}.{group}={name}" for stage in ("sft", "reward", "ppo")]
         elif group == "stage":

@@ -12,10 +12,10 @@ import pytest
 from rlhf_lightning import train
 from rlhf_lightning.callbacks import alarms
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support import sweeps
 from rlhf_lightning.pipeline import Interrupted
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State
+from rlhf_lightning.sweep import folders
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_job_that_fails_says_so_in_its_folder_and_lets_the_next_begin(
     monkeypatch.setattr(train, "as_a_run_of_its_own", lambda folder, overrides: nullcontext())
     (tmp_path / "0_x").mkdir()
     assert math.isnan(train._job(Settings, tmp_path / "0_x", tmp_path, []))  # type: ignore[arg-type]
-    ((name, results),) = sweeps.jobs(tmp_path)
+    ((name, results),) = folders.jobs(tmp_path)
     assert (name, results.status, results.seed) == ("0_x", "failed", 3)
     assert str(fault) in results.notes[0]
     told = capsys.readouterr().err

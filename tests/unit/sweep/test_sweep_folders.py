@@ -12,27 +12,27 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support import sweeps
 from rlhf_lightning.hydra_support.instantiate import new_folder
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State, flat
+from rlhf_lightning.sweep import folders
 
 
 def make_sweep(folder: Path, *overrides: str) -> Path:
     folder.mkdir(parents=True)
-    (folder / sweeps.FILE).write_text(json.dumps({"schema": 1, "overrides": overrides, "hydra": []}))
+    (folder / folders.FILE).write_text(json.dumps({"schema": 1, "overrides": overrides, "hydra": []}))
     return folder
 
 
 @given(st.lists(st.text(), max_size=4))
 def test_a_jobs_name_needs_no_quotes_and_fits(swept: list[str]) -> None:
-    name = sweeps.job_name(swept)
+    name = folders.job_name(swept)
     assert re.fullmatch(r"[\w.-]*", name, flags=re.ASCII)
-    assert len(name) <= sweeps.LONGEST_NAME
+    assert len(name) <= folders.LONGEST_NAME
 
 
 def test_long_names_that_differ_at_their_ends_differ() -> None:
-    names = {sweeps.job_name([f"data.train={'x' * 300}{end}"]) for end in "ab"}
+    names = {folders.job_name([f"data.train={'x' * 300}{end}"]) for end in "ab"}
     assert len(names) == 2
 
 
@@ -40,19 +40,19 @@ def test_a_job_is_named_by_what_differs_between_jobs(tmp_path: Path) -> None:
     command = ("task=qa", "trainer.enable_progress_bar=false", "ppo.kl_coef=0.1,0.2", "stages=[sft],[sft,ppo]")
     sweep = make_sweep(tmp_path / "s", *command, "resume=true")
     job = ["task=qa", "trainer.enable_progress_bar=False", "ppo.kl_coef=0.1", "stages=[sft,ppo]", "resume=True"]
-    assert sweeps.job_folder(sweep, 3, job, resume=False) == "3_ppo.kl_coef-0.1_stages-sft-ppo"
-    assert sweeps.job_folder(sweep, 0, ["task=qa"], resume=False) == "0"
+    assert folders.job_folder(sweep, 3, job, resume=False) == "3_ppo.kl_coef-0.1_stages-sft-ppo"
+    assert folders.job_folder(sweep, 0, ["task=qa"], resume=False) == "0"
 
 
 def test_a_resumed_job_has_its_folder_also_under_another_number(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", "seed=1,2,3")
     for name in ("0_seed-1", "10_seed-3", "2_seed-3"):
         (sweep / name).mkdir()
-    assert sweeps.job_folder(sweep, 1, ["seed=1"], resume=True) == "0_seed-1"
-    assert sweeps.job_folder(sweep, 1, ["seed=1"], resume=False) == "1_seed-1"
-    assert sweeps.job_folder(sweep, 7, ["seed=3"], resume=True) == "2_seed-3"
-    assert sweeps.job_folder(sweep, 10, ["seed=3"], resume=True) == "10_seed-3"
-    assert sweeps.job_folder(sweep, 4, ["seed=2"], resume=True) == "4_seed-2"
+    assert folders.job_folder(sweep, 1, ["seed=1"], resume=True) == "0_seed-1"
+    assert folders.job_folder(sweep, 1, ["seed=1"], resume=False) == "1_seed-1"
+    assert folders.job_folder(sweep, 7, ["seed=3"], resume=True) == "2_seed-3"
+    assert folders.job_folder(sweep, 10, ["seed=3"], resume=True) == "10_seed-3"
+    assert folders.job_folder(sweep, 4, ["seed=2"], resume=True) == "4_seed-2"
 
 
 def test_the_newest_sweep_of_the_same_command_is_found(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_the_newest_sweep_of_the_same_command_is_found(tmp_path: Path) -> None:
         make_sweep(tmp_path / name, "seed=1,2", "task=qa")
     make_sweep(tmp_path / "2026-01-03", "seed=1,2,3", "task=qa")
     (tmp_path / "2026-01-04").mkdir()
-    (tmp_path / "2026-01-04" / sweeps.FILE).write_text('{"schema": 0}')
-    assert sweeps.find_sweep(tmp_path, ["task=qa", "seed=1,2", "resume=true"]) == tmp_path / "2026-01-02"
-    assert sweeps.find_sweep(tmp_path, ["task=qa"]) is None
+    (tmp_path / "2026-01-04" / folders.FILE).write_text('{"schema": 0}')
+    assert folders.find_sweep(tmp_path, ["task=qa", "seed=1,2", "resume=true"]) == tmp_path / "2026-01-02"
+    assert folders.find_sweep(tmp_path, ["task=qa"]) is None
     with pytest.raises(UserError, match="another version"):
-        sweeps.read_sweep(tmp_path / "2026-01-04")
+        folders.read_sweep(tmp_path / "2026-01-04")
 
 
 def test_the_start_is_written_down_once(tmp_path: Path) -> None:
@@ -75,24 +75,24 @@ def test_the_start_is_written_down_once(tmp_path: Path) -> None:
         }
         return OmegaConf.create({"hydra": hydra})
 
-    sweeps.started.clear()
+    folders.started.clear()
     for overrides in (["seed=1,2"], ["seed=1,2", "resume=true"]):
-        sweeps.SweepFolder().on_multirun_start(config(*overrides))  # type: ignore[arg-type]
-    assert sweeps.read_sweep(tmp_path / "s") == {"overrides": ["seed=1,2"], "hydra": ["a"]}
-    assert sweeps.started == [tmp_path / "s"] * 2
-    sweeps.started.clear()
+        folders.SweepFolder().on_multirun_start(config(*overrides))  # type: ignore[arg-type]
+    assert folders.read_sweep(tmp_path / "s") == {"overrides": ["seed=1,2"], "hydra": ["a"]}
+    assert folders.started == [tmp_path / "s"] * 2
+    folders.started.clear()
 
 
 def test_how_jobs_ended(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", "seed=1,2")
     for number in (10, 9, 8):
         (sweep / f"{number}_x").mkdir()
-        sweeps.begin(sweep / f"{number}_x", "qa", number)
-    sweeps.write_failure(sweep / "9_x", "qa", 9, "no room")
-    sweeps.write_failure(sweep / "9_x", "qa", 9, "no room")
+        folders.begin(sweep / f"{number}_x", "qa", number)
+    folders.write_failure(sweep / "9_x", "qa", 9, "no room")
+    folders.write_failure(sweep / "9_x", "qa", 9, "no room")
     RunResults(task="qa", status="finished", notes=["fine"]).write(sweep / "8_x" / "metrics.json")
-    sweeps.begin(sweep / "8_x", "qa", 8)
-    ends = [(name, results.status, results.notes) for name, results in sweeps.jobs(sweep)]
+    folders.begin(sweep / "8_x", "qa", 8)
+    ends = [(name, results.status, results.notes) for name, results in folders.jobs(sweep)]
     assert ends == [
         ("8_x", "finished", ["fine"]),
         ("9_x", "failed", ["the run failed: no room"]),
@@ -102,17 +102,17 @@ def test_how_jobs_ended(tmp_path: Path) -> None:
 
 def test_only_a_finished_job_with_the_same_options_is_done(tmp_path: Path) -> None:
     config = OmegaConf.create({"seed": 1, "ppo": {"lr": 0.1}, "resume": True})
-    assert sweeps.done_before(tmp_path, config) is None
+    assert folders.done_before(tmp_path, config) is None
     results = RunResults(task="qa", status="interrupted")
     State(config=flat({"seed": 1, "ppo": {"lr": 0.1}}), results=results.to_dict()).write(tmp_path)
-    assert sweeps.done_before(tmp_path, config) is None
+    assert folders.done_before(tmp_path, config) is None
     results.status = "finished"
     State(config=flat({"seed": 1, "ppo": {"lr": 0.1}}), results=results.to_dict()).write(tmp_path)
-    done = sweeps.done_before(tmp_path, config)
+    done = folders.done_before(tmp_path, config)
     assert done is not None
     assert (done.task, done.status) == ("qa", "finished")
     config.ppo.lr = 0.2
-    assert sweeps.done_before(tmp_path, config) is None
+    assert folders.done_before(tmp_path, config) is None
 
 
 def test_a_sweep_without_a_job_leaves_nothing(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_a_sweep_without_a_job_leaves_nothing(tmp_path: Path) -> None:
     (other / "mine.txt").touch()
     (begun / "0_x").mkdir()
     for sweep in (empty, other, begun):
-        sweeps.remove_empty(sweep)
+        folders.remove_empty(sweep)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "other"]
-    assert (begun / sweeps.FILE).exists()
+    assert (begun / folders.FILE).exists()
     assert (other / "mine.txt").exists()
 
 

@@ -1,0 +1,182 @@
+"""Hydra's sweeper on today's Optuna: asks for values, launches jobs in batches, and tells what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.sweep.launching import PACKAGE, jobs_at_once, register_launchers
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from optuna.study import Study
+
+    from rlhf_lightning.sweep.space import Space
+    from rlhf_lightning.sweep.study import Direction
+
+TRIALS = 20
+"""Trials of a sweep that says nothing else and is no grid."""
+
+
+class OptunaSweeper(Sweeper):
+    """Searches options with Optuna.
+
+    Args:
+        sampler: ``tpe``, ``random``, ``grid`` or ``nsga2``.
+        seed: of the sampler.
+        n_trials: jobs in all; None is 20, or the whole grid.
+        n_jobs: jobs at once; None is as many as the launcher runs at once.
+        objectives: figures of the last policy that are searched for: names, or names with ``max`` or ``min``. None is
+            the objective of the run.
+        prune: ``startup_trials`` and ``warmup_rounds`` of the median rule by which jobs are ended early; None has
+            every job run to its end.
+        storage: a database's URL; None is a journal file in the sweep's folder.
+        params: overrides such as those of the command line, which go before them.
+    """
+
+    def __init__(
+        self,
+        sampler: str,
+        seed: int,
+        n_trials: int | None,
+        n_jobs: int | None,
+        objectives: str | Sequence[str] | Mapping[str, Direction] | None,
+        prune: Mapping[str, int] | None,
+        storage: str | None,
+        params: Mapping[str, Any] | None,
+    ) -> None:
+        self.sampler, self.seed, self.n_trials, self.n_jobs = sampler, seed, n_trials, n_jobs
+        self.objectives, self.prune, self.storage, self.params = objectives, prune, storage, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives, and make the launcher.
+
+        Raises:
+            UserError: without Optuna.
+        """
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError(
+                f"hydra/sweeper=rlhf_optuna needs Optuna ({error}): pip install 'rlhf-lightning[optuna]'"
+            ) from error
+        if int(optuna.__version__.partition(".")[0]) < 4:
+            raise UserError(
+                f"hydra/sweeper=rlhf_optuna needs Optuna 4 or newer, not {optuna.__version__} (hydra-optuna-sweeper "
+                "asks for an old one; it is not needed): pip install 'rlhf-lightning[optuna]'"
+            )
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run the jobs, and tell what they came to.
+
+        Args:
+            arguments: the command line's overrides.
+
+        Returns:
+            What each job returned, those that were done before a resume left out.
+
+        Raises:
+            UserError: for options that make no sweep or no run; or if the first jobs all fail.
+        """
+        from rlhf_lightning.sweep import results
+        from rlhf_lightning.sweep.space import read_space
+        from rlhf_lightning.sweep.study import open_study
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        space = read_space([*(f"{name}={value}" for name, value in self.params.items()), *arguments], parser)
+        if not space.searched:
+            raise UserError("the sweep has nothing to search: give options such as 'ppo.kl_coef=interval(0.01,0.2)'")
+        directions = self._directions(space)
+        if self.prune is not None and len(directions) > 1:
+            raise UserError(
+                f"several objectives ({', '.join(directions)}) can't be pruned, as no job is worse than others in all "
+                "of them until it is done: hydra.sweeper.prune=null"
+            )
+        folder = Path(self.config.hydra.sweep.dir)
+        at_once = self.n_jobs or jobs_at_once(self.config.hydra.launcher)
+        storage = self.storage or str(folder / "study.journal")
+        study = open_study(storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        returns = self._run(study, storage, space, directions, at_once)
+        results.write(study, directions, folder)
+        results.show(study, directions, folder)
+        return returns
+
+    def _directions(self, space: Space) -> dict[str, Direction]:
+        """The objectives and which way is better, after a look at whether the jobs' options make a run."""
+        from rlhf_lightning.hydra_support import plain
+        from rlhf_lightning.pipeline.objectives import directions_of
+        from rlhf_lightning.pipeline.options import check_options
+
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(space.fixed.values()))  # type: ignore
+        with open_dict(composed):
+            del composed["hydra"]
+        cfg = plain(composed)
+        check_options(cfg)
+        return directions_of(cfg, self.objectives)
+
+    def _run(
+        self, study: Study, storage: str, space: Space, directions: Mapping[str, Direction], at_once: int
+    ) -> list[JobReturn]:
+        from rlhf_lightning.sweep.study import Outcome, all_failed, next_numbers, runs_of, tell, unfinished
+
+        returns: list[JobReturn] = []
+        limit = self.n_trials or (None if self.sampler == "grid" else TRIALS)
+        batches = runs_of(unfinished(study, space), at_once)
+        while batches or (batches := runs_of(next_numbers(study, space, limit, at_once), at_once)):
+            numbers, *batches = batches
+            params = [study.trials[number].params for number in numbers]
+            jobs = [
+                [*space.overrides(values), *self._address(storage, number, directions)]
+                for number, values in zip(numbers, params, strict=True)
+            ]
+            self.validate_batch_is_legal(jobs)
+            done = list(self.launcher.launch(jobs, initial_job_idx=numbers[0]))
+            returns += done
+            folders = [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in done]  # type: ignore[union-attr]
+            outcomes = [Outcome.of(folder, list(directions)) for folder in folders]
+            for number, folder, outcome in zip(numbers, folders, outcomes, strict=True):
+                tell(study, number, outcome, folder)
+            if any(outcome.status == "interrupted" for outcome in outcomes):
+                break
+            if all_failed(study):
+                raise UserError(f"the first jobs of the sweep all failed, the last of them so: {outcomes[-1].reason}")
+        return returns
+
+    def _address(self, storage: str, number: int, directions: Mapping[str, Direction]) -> list[str]:
+        """The override that lets a job find its trial, where it may be pruned."""
+        from rlhf_lightning.sweep.study import NAME
+        from rlhf_lightning.sweep.trial import VARIABLE, TrialAddress
+
+        if self.prune is None:
+            return []
+        where = storage if "://" in storage else str(Path(storage).absolute())
+        address = TrialAddress(where, NAME, number, next(iter(directions)), **self.prune)
+        return [f"hydra.job.env_set.{VARIABLE}={QuotedString(address.to_text(), Quote.single).with_quotes()}"]
+
+
+def register_plugins() -> None:
+    """Make the sweeper and the launchers known to Hydra under the names that it asks of plugins.
+
+    A package below ``hydra_plugins`` would be found in a wheel, but not in an editable install: Hydra looks through
+    folders, and there is none of that name then.
+    """
+    Plugins.instance().class_name_to_class[f"{PACKAGE}.OptunaSweeper"] = OptunaSweeper
+    register_launchers()
