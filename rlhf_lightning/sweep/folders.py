@@ -139,7 +139,11 @@ def write_failure(folder: Path, task: str, seed: int, reason: str) -> None:
 def done_before(folder: Path, config: Any) -> RunResults | None:
     """The results of a job that is finished and had the same options; None otherwise."""
     state = State.read(folder)
-    if state is None or state.results.get("status") not in ("finished", "pruned") or state.config != flat(plain(config)):
+    if (
+        state is None
+        or state.results.get("status") not in ("finished", "pruned")
+        or state.config != flat(plain(config))
+    ):
         return None
     return RunResults.from_dict(state.results, folder / "state.json")
 
