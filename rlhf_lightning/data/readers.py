@@ -26,7 +26,7 @@ Source = str | Path | Mapping[str, str] | Sequence[Any]
 of these."""
 
 Columns = Mapping[str, str] | Sequence[str] | None
-"""``{our column: the file's}`` renames (``translation.en`` is the field ``en`` of an object in a column); a list names the
+"""``{our column: the file's}`` renames (``translation.en``: the field ``en`` of a column of objects); a list names the
 columns of a CSV, TSV or text file without a header (``_`` skips one)."""
 
 

@@ -102,9 +102,12 @@ class ClassifierReward:
         return by_parts(lambda rows: self._scores(encoded, rows.tolist()), micro_batches(lengths))
 
     def _scores(self, encoded: Mapping[str, Sequence[list[int]]], rows: list[int]) -> Tensor:
-        fill = {"input_ids": self.tokenizer.pad_token_id}
+        padding = {"input_ids": self.tokenizer.pad_token_id}
+        nothing = {**padding, "attention_mask": 1}  # a decoder's tokenizer makes no token at all of an empty text
         batch = {
-            name: pad_sequence([torch.tensor(values[i]) for i in rows], True, fill.get(name, 0)).to(self.device)
+            name: pad_sequence(
+                [torch.tensor(values[i] or [nothing.get(name, 0)]) for i in rows], True, padding.get(name, 0)
+            ).to(self.device)
             for name, values in encoded.items()
         }
         logits = self.model(**batch).logits.float()
