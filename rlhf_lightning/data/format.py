@@ -365,10 +365,10 @@ def split_dialogue(place: str, dialogue: str) -> tuple[Prompt, str]:
     Raises:
         EmptyAnswer: if there is none.
     """
-    before, _, answer = dialogue.rpartition("\n\nAssistant:")
-    if not answer.strip() or _TURN.search(answer):
+    *before, last = _turns(dialogue)
+    if last["role"] != "assistant" or not last["content"].strip():
         raise EmptyAnswer(f"{place}: the dialogue ends without an answer")
-    return Prompt(_turns(before)), answer.strip()
+    return Prompt(before), last["content"].strip()
 
 
 def split_chat(place: str, messages: list[Any]) -> tuple[Prompt, str]:

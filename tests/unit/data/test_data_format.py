@@ -271,6 +271,8 @@ def test_format_transcripts_demonstrate_the_chosen_answer():
     asked = FORMAT.prompt_row(record(chosen=chosen, rejected=rejected))
     assert (asked.prompt, asked.references) == (row.prompt, ["Well yes"])
     assert FORMAT.prompt_row(record(chosen=chosen), need_references=False).prompt == row.prompt
+    twice = FORMAT.sft_row(record(chosen="\n\nHuman: Hi\n\nAssistant: Yes\n\nAssistant: And no", rejected=rejected))
+    assert (twice.prompt.text, twice.completion) == (turns[:1], "Yes\n\nAnd no")
     for silent in (dialogue("Hi", "Hello", "And?", ""), dialogue("Hi", "Hello", "And?")):
         with pytest.raises(EmptyAnswer, match="ends without an answer"):
             FORMAT.sft_row(record(chosen=silent, rejected=rejected))
