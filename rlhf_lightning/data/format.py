@@ -33,7 +33,8 @@ class RowFormat:
 
     A record with a column ``prompt`` (text or chat messages) and without all the template's columns is taken as TRL
     writes it: ``prompt`` as it is, and the columns ``completion``, ``references``, ``chosen``, ``rejected``, ``label``.
-    Preferences may also be two whole chats, or two transcripts, that begin with the prompt.
+    Preferences may also be two whole chats, or two transcripts, that begin with the prompt; where demonstrations are
+    wanted, such a row is one of the chosen one's last answer.
 
     Attributes:
         prompt: template over columns, such as ``"{document}\\nHeadline:"``; a literal brace is doubled.
@@ -93,6 +94,8 @@ class RowFormat:
         """
         name = self._reference_column(record)
         if name is None:
+            if (said := self._dialogue(record)) is not None:
+                return PromptRow(said[0], [said[1]], record.values)
             if need_references:
                 raise self._missing(record, *self._asked(record), self.references)
             return PromptRow(self._prompt(record), [], record.values)
@@ -107,7 +110,7 @@ class RowFormat:
         for name in (self.completion, "completion"):
             if name in record.values:
                 return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
-        if self._reference_column(record) is None:
+        if self._reference_column(record) is None and self._dialogue(record) is None:
             raise self._missing(record, *self._asked(record), self.completion)
         row = self.prompt_row(record)
         return SFTRow(row.prompt, row.references[0], record.values)
@@ -122,11 +125,10 @@ class RowFormat:
         values = record.values
         if self.chosen not in values or self.rejected not in values:
             raise self._missing(record, self.chosen, self.rejected)
-        has_prompt = "prompt" in values or all(c in values for c in self.template_columns)
         first, second = values[self.chosen], values[self.rejected]
         if _is_chat(first) and _is_chat(second):
             prompt, chosen, rejected = split_chats(record.place, first, second)
-        elif not has_prompt and _is_transcript(first) and _is_transcript(second):
+        elif not self._has_prompt(record) and _is_transcript(first) and _is_transcript(second):
             prompt, chosen, rejected = split_transcripts(record.place, first, second)
         else:
             prompt = self._prompt(record)
@@ -173,6 +175,20 @@ class RowFormat:
             f"{record.place}: there {none}; the columns are {listed(record.values)}.{hint} "
             f"Map it with data.columns={{{option}}}, or name a headerless file's columns in a list."
         )
+
+    def _has_prompt(self, record: Record) -> bool:
+        return "prompt" in record.values or all(c in record.values for c in self.template_columns)
+
+    def _dialogue(self, record: Record) -> tuple[Prompt, str] | None:
+        """Prompt and last answer of a preference that begins with its prompt; None for another kind of row."""
+        value: Any = record.values.get(self.chosen)
+        if self._has_prompt(record):
+            return None
+        if _is_transcript(value):
+            return split_dialogue(record.place, value)
+        if _is_chat(value):
+            return split_chat(record.place, value)
+        return None
 
     def _asked(self, record: Record) -> list[str]:
         """The columns that the prompt is made of; none where the row brings its prompt as it is."""
@@ -337,7 +353,42 @@ def split_transcripts(place: str, chosen: str, rejected: str) -> tuple[Prompt, s
     first, second = chosen[end:].strip(), rejected[end:].strip()
     if not first or not second:
         raise EmptyAnswer(f"{place}: the field {'chosen' if not first else 'rejected'!r} has an empty answer")
-    parts = _TURN.split(chosen[: end - len(marker)])[1:]  # speaker, text, speaker, text, ...
+    return Prompt(_turns(chosen[: end - len(marker)])), first, second
+
+
+def split_dialogue(place: str, dialogue: str) -> tuple[Prompt, str]:
+    """Split one transcript before its last answer.
+
+    Returns:
+        What came before as chat messages, and the answer.
+
+    Raises:
+        EmptyAnswer: if there is none.
+    """
+    *before, last = _turns(dialogue)
+    if last["role"] != "assistant" or not last["content"].strip():
+        raise EmptyAnswer(f"{place}: the dialogue ends without an answer")
+    return Prompt(before), last["content"].strip()
+
+
+def split_chat(place: str, messages: list[Any]) -> tuple[Prompt, str]:
+    """Split one chat before its last message, which must be the assistant's.
+
+    Raises:
+        EmptyAnswer: if that says nothing.
+        UserError: if it is another's.
+    """
+    *before, last = _messages(place, messages) or []
+    if last["role"] != "assistant":
+        raise UserError(f"{place}: the chat must end with the assistant's message, not with one of {last['role']!r}")
+    if not last["content"].strip():
+        raise EmptyAnswer(f"{place}: the chat ends without an answer")
+    return Prompt(before), last["content"].strip()
+
+
+def _turns(dialogue: str) -> list[Message]:
+    """The turns of a transcript."""
+    parts = _TURN.split(dialogue)[1:]  # speaker, text, speaker, text, ...
     roles = {"Human": "user", "Assistant": "assistant"}
     turns: list[Message] = []
     for speaker, text in zip(parts[::2], parts[1::2], strict=True):
@@ -346,4 +397,4 @@ def split_transcripts(place: str, chosen: str, rejected: str) -> tuple[Prompt, s
             turns[-1]["content"] += f"\n\n{text.strip()}"
         else:
             turns.append({"role": roles[speaker], "content": text.strip()})
-    return Prompt(turns), first, second
+    return turns

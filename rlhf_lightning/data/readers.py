@@ -26,8 +26,8 @@ Source = str | Path | Mapping[str, str] | Sequence[Any]
 of these."""
 
 Columns = Mapping[str, str] | Sequence[str] | None
-"""``{our column: the file's}`` renames; a list names the columns of a CSV, TSV or text file without a header (``_``
-skips one)."""
+"""``{our column: the file's}`` renames (``translation.en``: the field ``en`` of a column of objects); a list names the
+columns of a CSV, TSV or text file without a header (``_`` skips one)."""
 
 
 def _refuse(error: UserError) -> None:
@@ -114,12 +114,22 @@ class Renames:
 
     def __call__(self, record: Record) -> Record:
         """The record under our names. Columns it lacks are passed over: preferences have no references, for one."""
-        self.unseen -= record.values.keys()
+        given = record.values | self._fields(record.values)
+        self.unseen -= given.keys()
         self.known |= dict.fromkeys(record.values)
-        ours = {ours: record.values[theirs] for ours, theirs in self.columns.items() if theirs in record.values}
+        ours = {ours: given[theirs] for ours, theirs in self.columns.items() if theirs in given}
         taken = {self.columns[name] for name in ours}
         values = {k: v for k, v in record.values.items() if k not in taken} | ours
         return Record(record.place, values, {name: self.columns[name] for name in ours})
+
+    def _fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What dotted names mean, as the hub's translations need them: a field of a column that holds an object."""
+        found = {}
+        for name in self.columns.values():
+            column, _, field = name.partition(".")
+            if name not in values and isinstance(values.get(column), Mapping) and field in values[column]:
+                found[name] = values[column][field]
+        return found
 
     def check(self) -> None:
         """Raise a `UserError` for a column that was in none of the records."""

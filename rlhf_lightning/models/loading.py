@@ -202,6 +202,14 @@ FROM_PADDING = (
 """Model types whose first position is the one after the padding's id."""
 
 
+def positions(config: PretrainedConfig) -> int | None:
+    """How many tokens a model can read at once; None where nothing limits them, as T5's positions are relative."""
+    window = getattr(config, "max_position_embeddings", None)
+    if window is None or window <= 0:
+        return None
+    return window - (config.pad_token_id or 0) - 1 if config.model_type in FROM_PADDING else window
+
+
 def check_window(config: PretrainedConfig, codec: Codec, name: str, one_text: bool = False) -> None:
     """Refuse limits that exceed the positions a model has.
 
@@ -213,11 +221,9 @@ def check_window(config: PretrainedConfig, codec: Codec, name: str, one_text: bo
     Raises:
         UserError: naming both numbers.
     """
-    window = getattr(config, "max_position_embeddings", None)
-    if window is None or window <= 0:
-        return  # T5's positions are relative
-    if config.model_type in FROM_PADDING:
-        window -= (config.pad_token_id or 0) + 1
+    window = positions(config)
+    if window is None:
+        return
     if codec.kind == "seq2seq" and not one_text:  # prompt and completion have positions of their own
         if max(codec.max_prompt, codec.max_completion) > window:
             raise UserError(

@@ -36,7 +36,7 @@ from rlhf_lightning.pipeline.options import strategy_name
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.secrets import hide_secrets
-from rlhf_lightning.rewards import Reward
+from rlhf_lightning.rewards import ClassifierReward, Reward
 from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages import Sample
 from rlhf_lightning.state import State
@@ -120,8 +120,9 @@ class Run:
 
     @property
     def scoring_device(self) -> torch.device:
-        """Where answers are scored: beside the reward model, where there is one."""
-        return self.reward_model.device if self.reward_model is not None else torch.device("cpu")
+        """Where answers are scored: beside the reward model or classifier, where there is one."""
+        models = [self.reward_model, *(r for r in self.rewards.values() if isinstance(r, ClassifierReward))]
+        return next((model.device for model in models if model is not None), torch.device("cpu"))
 
     @property
     def labels(self) -> tuple[str, ...]:

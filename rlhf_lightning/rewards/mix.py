@@ -14,6 +14,7 @@ from torch import Tensor
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.rewards.classifier import ClassifierReward
 from rlhf_lightning.rewards.functions import Reward, RewardFailure
 from rlhf_lightning.rewards.learned import LearnedReward
 
@@ -80,8 +81,9 @@ class RewardMix:
         scores = {}
         for name, reward in self.rewards.items():
             reason = None
-            if isinstance(reward, LearnedReward):
+            if isinstance(reward, (ClassifierReward, LearnedReward)):
                 reward.to(device)
+            if isinstance(reward, LearnedReward):
                 values = reward.score([row.prompt for row in rows], completions)
             else:
                 try:

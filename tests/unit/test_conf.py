@@ -75,6 +75,8 @@ def fill(option: str) -> list[str]:
         wanted.append(FILL[2])
     if option == "rewards=http":
         wanted.append(FILL[3])
+    if option == "rewards=classifier":
+        wanted += ["ppo.rewards.classifier.model=some/model", "ppo.rewards.classifier.label=POSITIVE"]
     if option == "rewards=label_accuracy":
         wanted.append("task=classification")
     return wanted

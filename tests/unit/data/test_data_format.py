@@ -259,3 +259,35 @@ def test_format_transcript_turns_alternate():
     start = "\n\nHuman: Hi\n\nHuman: There?\n\nAssistant:"
     row = FORMAT.preference_row(record(chosen=start + " Yes", rejected=start + " No"))
     assert row.prompt.text == [{"role": "user", "content": "Hi\n\nThere?"}]
+
+
+def test_format_transcripts_demonstrate_the_chosen_answer():
+    """A preference without a prompt, as Anthropic's, is a demonstration of what the chosen dialogue ends with."""
+    chosen, rejected = dialogue("Hi", "Hello", "And?", "Well yes"), dialogue("Hi", "Ha")
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    turns.append({"role": "user", "content": "And?"})
+    row = FORMAT.sft_row(record(chosen=chosen, rejected=rejected))
+    assert (row.prompt.text, row.completion) == (turns, "Well yes")
+    asked = FORMAT.prompt_row(record(chosen=chosen, rejected=rejected))
+    assert (asked.prompt, asked.references) == (row.prompt, ["Well yes"])
+    assert FORMAT.prompt_row(record(chosen=chosen), need_references=False).prompt == row.prompt
+    twice = FORMAT.sft_row(record(chosen="\n\nHuman: Hi\n\nAssistant: Yes\n\nAssistant: And no", rejected=rejected))
+    assert (twice.prompt.text, twice.completion) == (turns[:1], "Yes\n\nAnd no")
+    for silent in (dialogue("Hi", "Hello", "And?", ""), dialogue("Hi", "Hello", "And?")):
+        with pytest.raises(EmptyAnswer, match="ends without an answer"):
+            FORMAT.sft_row(record(chosen=silent, rejected=rejected))
+
+
+def test_format_chats_demonstrate_the_chosen_answer():
+    row = FORMAT.sft_row(record(chosen=[*USER, *said("Yes ")], rejected=[*USER, *said("No")]))
+    assert (row.prompt.text, row.completion) == (USER, "Yes")
+    with pytest.raises(UserError, match="must end with the assistant's message, not with one of 'user'"):
+        FORMAT.sft_row(record(chosen=[*USER, *USER], rejected=[*USER, *said("No")]))
+    with pytest.raises(EmptyAnswer, match="the chat ends without an answer"):
+        FORMAT.sft_row(record(chosen=[*USER, *said(" ")], rejected=[*USER, *said("No")]))
+
+
+def test_format_preferences_with_a_prompt_are_no_demonstrations():
+    """What is imitated there has to be said: data.columns={completion: chosen}."""
+    with pytest.raises(UserError, match="there is no column"):
+        FORMAT.sft_row(record(prompt="Hi?", chosen="Yes", rejected="No"))

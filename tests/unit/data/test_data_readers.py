@@ -413,3 +413,16 @@ def test_reader_module_needs_no_heavy_package():
     code += "print(sorted({'pyarrow', 'datasets', 'transformers'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reader_fields_of_objects_are_named_with_a_dot(tmp_path):
+    """As the hub has translations: one column of {language: text}."""
+    rows = [{"translation": {"en": "one", "ro": "unu"}}, {"translation": {"en": "two", "ro": "doi"}}]
+    (tmp_path / "pairs.jsonl").write_text(as_jsonl(rows))
+    columns = {"source": "translation.en", "reference": "translation.ro"}
+    read = values(tmp_path / "pairs.jsonl", columns=columns)
+    assert [(row["source"], row["reference"]) for row in read] == [("one", "unu"), ("two", "doi")]
+    with pytest.raises(UserError, match=r"names 'translation\.fr', which no row has; the columns are translation"):
+        values(tmp_path / "pairs.jsonl", columns={"source": "translation.fr"})
+    (tmp_path / "dotted.jsonl").write_text(as_jsonl([{"a.b": "whole name", "a": {"b": "field"}}]))
+    assert values(tmp_path / "dotted.jsonl", columns={"text": "a.b"})[0]["text"] == "whole name"

@@ -170,3 +170,16 @@ def test_real_hh(shared_data, name, kept, notes):
         start = row.meta["chosen"].rfind(row.chosen)
         assert row.chosen
         assert row.meta["chosen"][start:].strip() == row.chosen
+
+
+def test_real_hh_dialogues_are_demonstrations(shared_data):
+    path = shared_data / "hh_rlhf" / "helpful-base" / "test.jsonl.gz"
+    files = {"train": path, "preferences": path}
+    data = load_task_data(task_format("dialogue"), **files, test_size=100, validation_size=0, need_references=False)
+    assert len(data.train) + len(data.test) > 2300
+    for row in data.train:
+        assert row.prompt.text[-1]["role"] == "user"
+        assert row.meta["chosen"].rstrip().endswith(row.completion.split("\n\n")[-1])
+    prompts = {str(row.prompt.text) for row in data.train}
+    same = sum(str(row.prompt.text) in prompts for row in data.preferences)
+    assert same > 0.8 * len(data.preferences), "nearly all pairs part at their last turn"
