@@ -137,12 +137,12 @@ class GuardedModule(TimedModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What has gone wrong so far counts on when the training is resumed."""
-        checkpoint["bad_steps"] = self.bad_steps
+        """What has gone wrong and been seen so far counts on when the training is resumed."""
+        checkpoint["bad_steps"], checkpoint["seen"] = self.bad_steps, self.seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
-        self.bad_steps = checkpoint["bad_steps"]
+        self.bad_steps, self.seen = checkpoint["bad_steps"], checkpoint["seen"]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
