@@ -95,7 +95,7 @@ class LogSamples(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take the first answers of the first batch, and the numbers of all."""
-        if outputs is None or trainer.sanity_checking:
+        if outputs is None or trainer.sanity_checking or not shows_more_than_numbers(trainer.loggers):
             return
         for sample in outputs["samples"]:
             for name, value in {**sample.scores, "length": sample.length}.items():
@@ -124,7 +124,7 @@ class LogSamples(L.Callback):
         self._histograms(trainer, f"{self.stage}/val/histogram", self._numbers)
         self._numbers = {}
         self._looks += 1
-        if self._looks >= 1.1 * self._written:
+        if self._looks >= 1.1 * self._written or trainer.state.fn == "validate":  # that comes after the training
             self.write(trainer)
 
     def on_train_batch_end(

@@ -125,7 +125,7 @@ def run_group(run: Run) -> str:
 
 def tags(run: Run, stage: str) -> list[str]:
     """Task, model and method; the method of the held-out figures is the last that trained the policy."""
-    model = run.cfg["policy"] or run.cfg["model"]["name"] or run.cfg["model"]["tiny"]["kind"]
+    model = run.cfg["policy"] or run.cfg["model"]["name"] or f"tiny-{run.cfg['model']['tiny']['kind']}"
     trained = [name for name in run.cfg["stages"] if name in AXES]
     method = stage if stage in AXES else (trained or [stage])[-1]
     return [run.cfg["task"]["name"][:TAG], Path(str(model)).name[:TAG], method]
