@@ -72,6 +72,7 @@ def wandb_logger(
         silent=True,
         console="off",
         finish_timeout=FINISH_SECONDS,
+        x_transaction_log_flush_interval=1.0,  # seconds: what is lost where the process is killed
         x_disable_meta=True,
         x_disable_machine_info=True,
         x_save_requirements=False,
@@ -86,6 +87,8 @@ def wandb_logger(
     if os.environ.get("WANDB_SWEEP_ID"):
         project, entity = os.environ.get("WANDB_PROJECT", project), os.environ.get("WANDB_ENTITY", entity)
     mode = wandb_mode(offline)
+    if os.environ.get("WANDB_MODE") == "":
+        del os.environ["WANDB_MODE"]  # W&B refuses to read it
     logger = WandbRun(project=project, entity=entity, mode=mode, artifacts=artifacts, settings=settings, **kwargs)
     logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and W&B warns that it has no effect
     return logger
@@ -142,11 +145,13 @@ class WandbRun(WandbLogger):
                 self._wandb_init["mode"] = instead
         else:
             begun = super().experiment
+        # Lightning has W&B fill in missing steps, which makes a row of zeros where a run is resumed; we leave none out.
+        begun.define_metric("*", step_metric="trainer/global_step", step_sync=False)
         if self.axis is not None:
             begun.define_metric(self.axis)
-            begun.define_metric(f"{self.axis.partition('/')[0]}/*", step_metric=self.axis, step_sync=True)
+            begun.define_metric(f"{self.axis.partition('/')[0]}/*", step_metric=self.axis)
         for name, goal in self.goals.items():
-            begun.define_metric(name, step_metric=self.axis, step_sync=self.axis is not None, summary=f"{goal},last")
+            begun.define_metric(name, step_metric=self.axis, summary=f"{goal},last")
         return begun
 
     @rank_zero_only

@@ -49,7 +49,8 @@ def check_loggers(cfg: dict[str, Any]) -> None:
     """Refuse loggers that can't be had, before anything is trained.
 
     Raises:
-        UserError: for a package that is not there, naming the extra; or W&B asked to be online where no key is set.
+        UserError: for a package that is not there, naming the extra; for W&B asked to be online where no key is set, or
+            in a mode that there is not.
     """
     for name in cfg["logger"]:
         package = PACKAGES.get(name)
@@ -57,8 +58,12 @@ def check_loggers(cfg: dict[str, Any]) -> None:
             raise UserError(
                 f"logger={name} needs the package {package}: pip install 'rlhf-lightning[{name}]', or leave it out"
             )
-    wandb = cfg["logger"].get("wandb")
-    if wandb is not None and wandb_mode(wandb.get("offline")) == "online" and wandb_key() is None:
+    if "wandb" not in cfg["logger"]:
+        return
+    mode = wandb_mode(cfg["logger"]["wandb"].get("offline"))
+    if mode not in ("online", "offline", "disabled"):
+        raise UserError(f"WANDB_MODE={mode}: it must be online, offline or disabled")
+    if mode == "online" and wandb_key() is None:
         raise UserError(
             "W&B is asked to be online, but has no key: set WANDB_API_KEY or call `wandb login`; or leave out "
             "logger.wandb.offline and WANDB_MODE, to be online exactly where there is a key"
