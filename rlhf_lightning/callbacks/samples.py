@@ -103,7 +103,7 @@ class LogSamples(L.Callback):
                     self._numbers.setdefault(name, []).append(float(value))
         if batch_idx:
             return
-        seen = getattr(pl_module, "seen", {}).get((self.axis or "").rpartition("/")[2])
+        seen = getattr(pl_module, "totals", {}).get((self.axis or "").rpartition("/")[2])
         for sample in outputs["samples"][: self.n]:
             self.rows.append(
                 {

@@ -138,11 +138,11 @@ class GuardedModule(TimedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What has gone wrong and been seen so far counts on when the training is resumed."""
-        checkpoint["bad_steps"], checkpoint["seen"] = self.bad_steps, self.seen
+        checkpoint["bad_steps"], checkpoint["totals"] = self.bad_steps, self.totals
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
-        self.bad_steps, self.seen = checkpoint["bad_steps"], checkpoint["seen"]
+        self.bad_steps, self.totals = checkpoint["bad_steps"], checkpoint["totals"]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

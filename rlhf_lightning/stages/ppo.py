@@ -553,7 +553,7 @@ class PPOModule(GuardedModule):
         """Log the measures of all batches as ``ppo/val/<measure>``."""
         if self.evaluator is not None:
             measured = {f"ppo/val/{name}": value for name, value in self.evaluator.compute().items()}
-            self.log_dict({**measured, **self.seen_figures()})
+            self.log_dict({**measured, **self.total_figures()})
 
     @property
     def updates(self) -> int:

@@ -120,7 +120,7 @@ class RewardModule(GuardedModule):
         pairs, confidence, right = self.trainer.strategy.reduce(self.bins.clone(), reduce_op="sum")
         self.bins.zero_()
         results["calibration_error"] = float((confidence - right).abs().sum() / pairs.sum().clamp(min=1))
-        self.log_dict({f"reward/val/{name}": value for name, value in results.items()} | self.seen_figures())
+        self.log_dict({f"reward/val/{name}": value for name, value in results.items()} | self.total_figures())
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""

@@ -116,7 +116,7 @@ class SFTModule(GuardedModule):
         """Log the measures of all batches."""
         if self.evaluator is not None:
             measured = {f"sft/val/{name}": value for name, value in self.evaluator.compute().items()}
-            self.log_dict({**measured, **self.seen_figures()})
+            self.log_dict({**measured, **self.total_figures()})
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""

@@ -89,7 +89,7 @@ class TimedModule(L.LightningModule):
     each validation: the axes over which trainings of unlike batches can be compared.
 
     Attributes:
-        seen: those sums by name.
+        totals: those sums by name.
     """
 
     stage: str
@@ -97,7 +97,7 @@ class TimedModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[str, int] = {}
+        self.totals: dict[str, int] = {}
         self._counted: dict[str, float] = {}
 
     def count(self, **amounts: float) -> None:
@@ -105,9 +105,9 @@ class TimedModule(L.LightningModule):
         for name, amount in amounts.items():
             self._counted[name] = self._counted.get(name, 0) + amount
 
-    def seen_figures(self) -> dict[str, float]:
+    def total_figures(self) -> dict[str, float]:
         """What has been seen so far, as it is logged."""
-        return {f"{self.stage}/{name}": float(amount) for name, amount in self.seen.items()}
+        return {f"{self.stage}/{name}": float(amount) for name, amount in self.totals.items()}
 
     def read(self, batch: Any) -> Tensor | None:
         """The `amounts` of a batch that the model has had; None for a stage that tells its speed itself."""
@@ -147,13 +147,13 @@ class TimedModule(L.LightningModule):
         if self.trainer.global_step > times.logged_at:
             for name, value in self._figures().items():
                 self.log(f"{self.stage}/{name}", value, batch_size=1)
-            for name, value in self.seen_figures().items():
+            for name, value in self.total_figures().items():
                 self.log(name, value, batch_size=1)
             self._times = Times(self.trainer.global_step, now)
 
     def _figures(self) -> dict[str, float]:
         """The `speed` over all ranks, by one exchange: mean times, and sums of what was read. What was counted is added
-        to `seen`."""
+        to `totals`."""
         times, (names, amounts) = self._times, (list(self._counted), list(self._counted.values()))
         self._counted = {}
         together = torch.tensor([*amounts, times.wait, times.step], device=self.device)
@@ -163,7 +163,7 @@ class TimedModule(L.LightningModule):
         if ranks > 1:
             together = self.trainer.strategy.reduce(together, reduce_op="sum")  # type: ignore[assignment]
         for name, amount in zip(names, together.tolist(), strict=False):
-            self.seen[name] = self.seen.get(name, 0) + round(amount)
+            self.totals[name] = self.totals.get(name, 0) + round(amount)
         wait, step, *read = together.tolist()[len(names) :]
         return speed(wait / ranks, step / ranks, read or None)
 
