@@ -52,8 +52,9 @@ def fetch(path: str, folder: Path, api: Any = None) -> None:
         for run in api.runs(path, filters={"jobType": "evaluate"}, order="+created_at"):
             config = dict(run.config)
             if "report" in config:
-                write_run(_place(folder, run), config)
-                write_curves(_place(folder, run), api, path, config["report"]["stages"])
+                place = _place(folder, run)
+                write_run(place, config)
+                write_curves(place, api, path, config["report"]["stages"])
                 found += 1
     except (wandb.Error, ValueError, OSError) as error:
         raise UserError(f"wandb:{path} can't be read: {' '.join(str(error).split())}") from error
@@ -77,12 +78,11 @@ def connect() -> Any:
 
 
 def _place(folder: Path, run: Any) -> Path:
-    """Where a run goes. Runs of one name, such as those resumed elsewhere, are told apart by their ids."""
+    """Where a run goes. Runs of one name are told apart by their ids."""
     name = str(run.name or run.id).removesuffix("-evaluate").replace("/", "-")
     group = str(run.group or name).replace("/", "-")
     place = folder / group / name if group != name else folder / name
-    known = place / "id"
-    return place if not known.exists() or known.read_text() == run.id else place.with_name(f"{name}-{run.id}")
+    return place.with_name(f"{name}-{run.id}") if place.exists() else place
 
 
 def write_run(place: Path, config: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.tiny_models import batch_of, demonstrations, length_reward, rows
 from lightning.pytorch.loggers import Logger
 
@@ -106,18 +107,24 @@ def test_ppos_table_has_the_kl_and_its_rounds_have_histograms(make_policy, make_
     assert [len(values) for values in shown.histograms["ppo/histogram/length"]] == [2, 2]
 
 
-def test_a_training_is_the_same_whether_its_samples_are_shown_or_not(make_policy, make_trainer, shown: Shown) -> None:
-    """Even where answers are drawn at random by the process's own generator."""
+def test_a_training_has_the_same_random_numbers_whether_it_is_shown_or_not(make_policy, make_trainer, shown) -> None:
+    """Also where answers are drawn by the process's own generator."""
 
-    def answers(log: list[LogSamples]) -> list[str]:
-        policy = make_policy()
-        evaluator = Evaluator(sampling=Sampling(greedy=False))
-        module = PPOModule(policy, {"length": length_reward}, epochs=1, lr=1e-2, evaluator=evaluator)
+    class Noisy(Evaluator):
+        def answer(self, policy, batch):
+            torch.rand(1)
+            return super().answer(policy, batch)
+
+    def drawn_afterwards(log: list[LogSamples]) -> float:
+        torch.manual_seed(5)
+        policy = make_policy(value_head=False)
+        data = SFTDataModule(demonstrations(), rows(), policy.codec, batch_size=2)
         trainer = make_trainer(max_epochs=1, callbacks=log, logger=Memory())
-        trainer.fit(module, datamodule=PromptDataModule(rows(), rows(), policy.codec, 2))
-        return [str(value) for value in policy.parameters()]
+        trainer.fit(SFTModule(policy, evaluator=Noisy()), datamodule=data)
+        return float(torch.rand(1))
 
-    assert answers([]) == answers([LogSamples("ppo")])
+    assert drawn_afterwards([]) == drawn_afterwards([LogSamples("sft")])
+    assert shown.tables
 
 
 def test_a_resumed_table_has_its_earlier_rows(make_policy, make_trainer, shown: Shown, tmp_path: Path) -> None:
