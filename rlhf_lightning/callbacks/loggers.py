@@ -173,12 +173,17 @@ class WandbRun(WandbLogger):
         self.send(lambda run: run.config.update(dict(params), allow_val_change=True))
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers and W&B's own objects at a step; without one, at the step that it is at."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers at a step; without one, at the step that W&B is at."""
         if step is None:
             self.send(lambda run: run.log(dict(metrics), commit=False))
         else:
             self.send(lambda run: run.log({**metrics, "trainer/global_step": step}, step=step))
+
+    @rank_zero_only
+    def log_object(self, name: str, value: Any, step: int) -> None:
+        """Log an object of W&B's, such as a table, at a step; at the one that W&B is at, if that is a later one."""
+        self.send(lambda run: run.log({name: value}, step=max(step, run.step)))
 
 
 @contextmanager

@@ -20,13 +20,13 @@ def shows_more_than_numbers(loggers: Sequence[Logger]) -> bool:
 def log_table(
     loggers: Sequence[Logger], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
 ) -> None:
-    """Show a table as it stands at a step; W&B has it at the step that it is at."""
+    """Show a table as it stands at a step."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
             import wandb
 
             table = wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-            logger.log_metrics({name: table})
+            logger.log_object(name, table, step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text(name, markdown(columns, rows), step)
         elif isinstance(logger, MLFlowLogger):
@@ -36,12 +36,12 @@ def log_table(
 
 @rank_zero_only
 def log_histogram(loggers: Sequence[Logger], name: str, values: Sequence[float], step: int) -> None:
-    """Show how numbers, at least one, are spread at a step; W&B likewise."""
+    """Show how numbers, at least one, are spread at a step."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
             import wandb
 
-            logger.log_metrics({name: wandb.Histogram(list(values))})
+            logger.log_object(name, wandb.Histogram(list(values)), step)
         elif isinstance(logger, TensorBoardLogger):
             import numpy as np
 

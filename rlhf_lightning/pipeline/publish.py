@@ -70,7 +70,7 @@ def log_results(run: Run, samples: list[Sample], n: int = 50) -> None:
         if isinstance(logger, WandbRun):
             import wandb
 
-            logger.log_metrics({"report": wandb.Html(page, inject=False)})
+            logger.log_object("report", wandb.Html(page, inject=False), 0)
             logger.log_hyperparams({"report": to_be_read_back(run)})
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_text(logger.run_id, page, "report.html")
