@@ -46,6 +46,7 @@ class State:
         results: what is reported, as of the last of them.
         measured: what stages logged last, by stage.
         wandb: the id of each stage's W&B run.
+        mlflow: the id of each stage's MLflow run.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -55,6 +56,7 @@ class State:
     results: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     wandb: dict[str, str] = field(default_factory=dict)
+    mlflow: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""

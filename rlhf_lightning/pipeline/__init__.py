@@ -20,6 +20,7 @@ from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
+from rlhf_lightning.pipeline.tracking import check_loggers
 from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State, clear, fingerprint, flat, open_state
@@ -89,6 +90,7 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
     """Read the data and load the models, refuse what doesn't fit, and take up what was done before."""
     options = flat(cfg)
     check_stages(cfg)
+    check_loggers(cfg)
     engine = instantiate(cfg["rollout"])
     notes = settle_sample(cfg)
     L.seed_everything(cfg["seed"], workers=True, verbose=False)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import WandbLogger
 
 from rlhf_lightning.callbacks import CollectSamples
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Sampling
+from rlhf_lightning.pipeline.publish import log_results
 from rlhf_lightning.pipeline.reuse import taken_or_done
 from rlhf_lightning.pipeline.run import (
     Interrupted,
     Run,
-    finish_wandb,
     is_rank_zero,
-    loggers,
     make_trainer,
     policy_of,
     report_samples,
@@ -25,6 +23,7 @@ from rlhf_lightning.pipeline.run import (
     say,
     tell,
 )
+from rlhf_lightning.pipeline.tracking import finish_wandb
 from rlhf_lightning.report import PolicyResult, print_report, read_samples, read_times, write_report
 from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
 from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
@@ -190,27 +189,6 @@ def unscored(mix: RewardMix, answers: int) -> list[str]:
     ]
 
 
-def log_results(run: Run, n: int = 50) -> None:
-    """The held-out figures to W&B, in a run of its own: the last policy's as ``test/...``, all of them and the first
-    ``n`` rows' answers as tables."""
-    policies = run.results.policies
-    if not policies:
-        return
-    names = list(dict.fromkeys(name for policy in policies for name in policy.metrics))
-    figures = [[policy.name, *(policy.metrics.get(name) for name in names)] for policy in policies]
-    answered = [policy.name for policy in policies]
-    answers = [
-        [s.prompt, " | ".join(s.references), *(s.completions.get(name, "") for name in answered)]
-        for s in report_samples(run)[:n]
-    ]
-    for logger in loggers(run, "evaluate"):
-        if not isinstance(logger, WandbLogger):
-            continue
-        logger.log_metrics({f"test/{name}": value for name, value in policies[-1].metrics.items()})
-        logger.log_table("test/policies", columns=["policy", *names], data=figures)
-        logger.log_table("test/samples", columns=["prompt", "references", *answered], data=answers)
-
-
 def finish(run: Run) -> None:
     """Write everything, and show it."""
     finish_wandb(run)
@@ -219,6 +197,4 @@ def finish(run: Run) -> None:
     if is_rank_zero():
         write_report(run.dir)
         print_report(run.dir, n_samples=run.cfg["samples"])
-        if "wandb" in run.cfg["logger"]:  # last: what fails over the net can't keep the report from being written
-            log_results(run)
-            finish_wandb(run)
+        log_results(run, report_samples(run))  # last: what fails over the net can't keep the report from being written

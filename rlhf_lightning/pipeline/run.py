@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlhf_lightning.callbacks import (
@@ -33,9 +31,9 @@ from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, RewardModel, load_answerer
 from rlhf_lightning.models.saving import write_folder
 from rlhf_lightning.pipeline.options import strategy_name
+from rlhf_lightning.pipeline.tracking import AXES, finish_wandb, log_model, loggers
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
-from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.rewards import ClassifierReward, Reward
 from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages import Sample
@@ -146,36 +144,6 @@ def make_trainer(
     )
 
 
-def loggers(run: Run, stage: str) -> list[Any]:
-    """The CSV logger, always, and those of the group `logger`."""
-    made: list[Any] = [CSVLogger(run.dir, name=stage, version="")]
-    for name, logger in run.cfg["logger"].items():
-        extra: dict[str, Any] = {"save_dir": str(run.dir)}
-        if name == "wandb":
-            model = run.cfg["model"]["name"] or run.cfg["model"]["tiny"]["kind"]
-            extra |= {
-                "name": f"{run.dir.name}-{stage}",
-                "group": (run.sweep or run.dir).name,
-                "job_type": stage,
-                "id": wandb_id(run, stage),
-                "resume": "allow",
-                "tags": [run.cfg["task"]["name"], stage, Path(str(model)).name[:60]],
-                "config": hide_secrets({k: v for k, v in run.cfg.items() if k not in ("paths", "logger")})
-                | {"versions": run.results.versions},
-            }
-        # What the user gave goes first.
-        made.append(instantiate(logger, **{k: v for k, v in extra.items() if k not in logger}))
-    return made
-
-
-def wandb_id(run: Run, stage: str) -> str:
-    """The id of a stage's W&B run, the same when the run is resumed."""
-    if stage not in run.state.wandb:
-        run.state.wandb[stage] = uuid.uuid4().hex[:8]
-        run.remember()
-    return run.state.wandb[stage]
-
-
 def fit(
     run: Run,
     stage: str,
@@ -185,6 +153,7 @@ def fit(
     save: Callable[[Path], Any],
     callbacks: Sequence[L.Callback] = (),
     best_by: tuple[str, str] | None = None,
+    origin: ModelSpec | None = None,
 ) -> dict[str, float]:
     """Train, and export the model: also after Ctrl-C or a reward that fails, which then ends the run.
 
@@ -198,6 +167,7 @@ def fit(
         save: saves the model into a folder; called on every rank.
         callbacks: further ones.
         best_by: the held-out metric by which the exported model is chosen, and ``max`` or ``min``; None is the last.
+        origin: the model that was started from; None is the run's policy.
 
     Returns:
         The last value of everything logged.
@@ -213,11 +183,12 @@ def fit(
     )
     start = newest_checkpoint(keeper.folder)
     profiles = [Profile(folder, active=1 if stage == "ppo" else 2)] if run.cfg["profile"] else []  # a round is long
-    watching = [LogSamples(stage), *callbacks, *([best] if best else []), keeper, *profiles]
+    watching = [LogSamples(stage, AXES[stage]), *callbacks, *([best] if best else []), keeper, *profiles]
     options = {**options, "enable_checkpointing": True}
     if not data.validation:  # type: ignore[attr-defined]
         options["limit_val_batches"] = 0  # a validation of nothing would be a place where no checkpoint is saved
-    trainer = make_trainer(run, stage, options, watching)
+    since = None if start is None else int(start.name)
+    trainer = make_trainer(run, stage, options, watching, loggers(run, stage, since))
     if start is not None:
         say(f"{stage} goes on from {start}")
         if is_rank_zero() and (start / CURVES).exists():
@@ -251,6 +222,7 @@ def fit(
         trainer.validate(module, datamodule=data, verbose=False)  # the last steps had no look at the held-out rows
     export(run, stage, best, save, steps)
     trainer.strategy.barrier()
+    log_model(run, stage, trainer.loggers, measured, origin or run.spec)
     finish_wandb(run)
     if failure is not None:
         run.results.notes.append(f"{stage} failed after {steps} optimizer steps: {failure}")
@@ -315,14 +287,6 @@ def settle(run: Run) -> None:
     save_results(run)
     run.state.results = run.results.to_dict()
     run.remember()
-
-
-def finish_wandb(run: Run) -> None:
-    """End the live W&B run: a second logger in this process would otherwise write into it."""
-    if "wandb" in run.cfg["logger"]:
-        import wandb
-
-        wandb.finish()
 
 
 def policy_of(run: Run) -> Policy | Classifier:

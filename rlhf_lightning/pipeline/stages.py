@@ -139,7 +139,7 @@ def train_reward(run: Run) -> None:
             model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
         save_once(model, folder)
 
-    measured = fit(run, "reward", module, data, options, save)
+    measured = fit(run, "reward", module, data, options, save, origin=reward_spec(run))
     prefix = "reward/val/"
     run.results.reward_model = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
 

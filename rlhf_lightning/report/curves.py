@@ -21,6 +21,9 @@ FIRST = ("score", "reward", "reward/", "total_reward", "kl")
 LATER = ("accuracy", "margin", "entropy", "length", "eos_rate", "kl_coef", "policy_loss", "value_loss")
 LAST = ("lr", "grad_norm", "tokens", "padding", "seconds", "time")
 
+SEEN = ("examples", "pairs", "episodes", "tokens")
+"""What has been seen so far: axes, and no curves."""
+
 # Matplotlib wants colours, the page has variables: these stand in for them and are replaced in the finished SVG.
 INK, FAINT = "#010203", "#010204"
 LINE_COLORS = tuple(f"#0203{n:02x}" for n in range(8))
@@ -122,6 +125,8 @@ def panels(stage: str, curves: Mapping[str, Curve], leading: Sequence[str] = ())
         short = name.removeprefix(f"{stage}/")
         # Lightning logs one value under two names where it is asked for both; the finer one is drawn.
         if short.endswith("_epoch") and f"{name.removesuffix('_epoch')}_step" in curves:
+            continue
+        if short in SEEN:
             continue
         short = short.removesuffix("_step")
         (validation if short.startswith("val/") else train)[short.removeprefix("val/")] = curve

@@ -26,13 +26,24 @@ from rlhf_lightning.stages.sharding import shard_parts
 class Sample:
     """A held-out prompt and what the model answered; ``id`` is the row's position in its data set.
 
+    Where they are known, ``length`` is the answer's in tokens, and ``scores`` holds its rewards by name (NaN where one
+    failed) and its ``kl`` (`sequence_kl`).
+
     Neither a tuple nor a dataclass: Lightning would take those apart to move what is in them to a device.
     """
 
-    __slots__ = ("completion", "id", "row")
+    __slots__ = ("completion", "id", "length", "row", "scores")
 
-    def __init__(self, id: int, row: PromptRow, completion: str) -> None:
+    def __init__(
+        self,
+        id: int,
+        row: PromptRow,
+        completion: str,
+        length: int | None = None,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
         self.id, self.row, self.completion = id, row, completion
+        self.length, self.scores = length, dict(scores or {})
 
 
 class Evaluator(nn.Module):
@@ -86,6 +97,7 @@ class Evaluator(nn.Module):
         for metric in self.metrics.values():
             metric.update(texts, [row.references for row in rows])  # type: ignore[operator]
         self.guardrails.update(texts, [transcript(row.prompt.text) for row in rows], lengths, ended)
+        scores: dict[str, Tensor] = {}
         if self.rewards is not None and rows:
             scores = self.rewards.each(rows, texts, batch.prompt_ids.device)
             for name, values in scores.items():
@@ -94,7 +106,12 @@ class Evaluator(nn.Module):
         if self.reference is not None and isinstance(policy, Policy):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
             self.kl.update(kl)
-        return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
+            scores = {**scores, "kl": kl}
+        numbers = {name: values.tolist() for name, values in scores.items()}
+        return [
+            Sample(int(batch.ids[i]), rows[k], texts[k], lengths[k], {name: own[k] for name, own in numbers.items()})
+            for k, i in enumerate(keep)
+        ]
 
     def compute(self) -> dict[str, float]:
         """All measures by name, over all ranks, and start anew."""

@@ -137,12 +137,12 @@ class GuardedModule(TimedModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What has gone wrong so far counts on when the training is resumed."""
-        checkpoint["bad_steps"] = self.bad_steps
+        """What has gone wrong and been seen so far counts on when the training is resumed."""
+        checkpoint["bad_steps"], checkpoint["totals"] = self.bad_steps, self.totals
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
-        self.bad_steps = checkpoint["bad_steps"]
+        self.bad_steps, self.totals = checkpoint["bad_steps"], checkpoint["totals"]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -229,8 +229,8 @@ class PPOModule(GuardedModule):
 
     # --- one round ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Sample, score, estimate, update."""
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Tensor] | None:
+        """Sample, score, estimate, update; this rank's ``scores`` and ``lengths`` go to the callbacks."""
         clock = time.perf_counter()
         batch = batch.repeated(self.responses_per_prompt)
         self.rewards.forget_failures()
@@ -246,10 +246,11 @@ class PPOModule(GuardedModule):
             self.rounds,
         )
         rollout = replace(rollout, scored=has_others(rollout.scored, self.responses_per_prompt))
+        self.count(episodes=len(rollout), tokens=float(rollout.response_mask.sum()))
         self.watch(lambda: self._texts(batch, rollout), **watched_numbers(rollout))
         if not self.sound():
             self._pass_over()
-            return
+            return None
         stats = self.statistics(rollout)
         seconds = dict(rollout.seconds)
         if updates := self.any_scored(rollout):
@@ -269,6 +270,7 @@ class PPOModule(GuardedModule):
         self.rounds += 1
         if updates:
             self.lr_schedulers().step()  # type: ignore[union-attr]
+        return {"scores": rollout.scores[rollout.scored], "lengths": rollout.response_mask.sum(1)}
 
     def _pass_over(self) -> None:
         """Leave out a round; its steps count, so that the training is no longer for it."""
@@ -550,7 +552,8 @@ class PPOModule(GuardedModule):
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches as ``ppo/val/<measure>``."""
         if self.evaluator is not None:
-            self.log_dict({f"ppo/val/{name}": value for name, value in self.evaluator.compute().items()})
+            measured = {f"ppo/val/{name}": value for name, value in self.evaluator.compute().items()}
+            self.log_dict({**measured, **self.total_figures()})
 
     @property
     def updates(self) -> int:

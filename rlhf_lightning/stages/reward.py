@@ -22,11 +22,11 @@ from rlhf_lightning.stages.timing import amounts
 class RewardModule(GuardedModule):
     """The Bradley-Terry loss on pairs of completions.
 
-    Logs ``reward/loss``, ``reward/accuracy`` and its speed (`TimedModule`); after each validation
-    ``reward/val/accuracy``, beside it ``reward/val/longer_wins`` (how often the longer completion was preferred: the
-    rule to beat; a tie counts one half), ``reward/val/accuracy_chosen_longer`` and ``_shorter``, and
-    ``reward/val/calibration_error``: the mean difference between the predicted probability of the preference and its
-    frequency, in ten bins of confidence.
+    Logs ``reward/loss``, ``reward/accuracy``, its speed, and ``reward/pairs`` and ``reward/tokens`` seen so far
+    (`TimedModule`); after each validation ``reward/val/accuracy``, beside it ``reward/val/longer_wins`` (how often the
+    longer completion was preferred: the rule to beat; a tie counts one half), ``reward/val/accuracy_chosen_longer`` and
+    ``_shorter``, and ``reward/val/calibration_error``: the mean difference between the predicted probability of the
+    preference and its frequency, in ten bins of confidence.
 
     Args:
         model: the reward model to train.
@@ -71,6 +71,7 @@ class RewardModule(GuardedModule):
         chosen, rejected = self._gaps(batch)
         loss, stats = pairwise_loss(chosen, rejected, batch.margin, batch.weight)
         self.watch(lambda: self._texts(batch), chosen=chosen, rejected=rejected)
+        self.count(pairs=batch.portion.real)
         log_step(self, "reward", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss", "accuracy"))
         return loss * batch.portion.scale
 
@@ -119,7 +120,7 @@ class RewardModule(GuardedModule):
         pairs, confidence, right = self.trainer.strategy.reduce(self.bins.clone(), reduce_op="sum")
         self.bins.zero_()
         results["calibration_error"] = float((confidence - right).abs().sum() / pairs.sum().clamp(min=1))
-        self.log_dict({f"reward/val/{name}": value for name, value in results.items()})
+        self.log_dict({f"reward/val/{name}": value for name, value in results.items()} | self.total_figures())
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""

@@ -43,8 +43,9 @@ def sft_amounts(prompts: Tensor, responses: Tensor, counts: Tensor, kind: Kind, 
 class SFTModule(GuardedModule):
     """Next-token loss on completions; for an encoder, cross-entropy of the labels.
 
-    Gradient clipping and accumulation are the Trainer's. Logs ``sft/loss``, ``sft/token_accuracy``, its speed
-    (`TimedModule`), and after each validation ``sft/val/<measure>`` of the answers to held-out prompts.
+    Gradient clipping and accumulation are the Trainer's. Logs ``sft/loss``, ``sft/token_accuracy``, its speed and
+    ``sft/examples`` and ``sft/tokens`` seen so far (`TimedModule`), and after each validation ``sft/val/<measure>`` of
+    the answers to held-out prompts.
 
     Args:
         policy: the model to train.
@@ -81,6 +82,7 @@ class SFTModule(GuardedModule):
         loss, stats, rows = self.policy.sft_loss(batch)
         self.watch(lambda: self._texts(batch), loss=rows)
         log_step(self, "sft", {"loss": loss.detach(), **stats}, batch.portion, shown=("loss",))
+        self.count(examples=batch.portion.real)
         return loss * batch.portion.scale
 
     def read(self, batch: SFTBatch) -> Tensor:
@@ -113,7 +115,8 @@ class SFTModule(GuardedModule):
     def on_validation_epoch_end(self) -> None:
         """Log the measures of all batches."""
         if self.evaluator is not None:
-            self.log_dict({f"sft/val/{name}": value for name, value in self.evaluator.compute().items()})
+            measured = {f"sft/val/{name}": value for name, value in self.evaluator.compute().items()}
+            self.log_dict({**measured, **self.total_figures()})
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a schedule that moves every step."""

@@ -77,17 +77,37 @@ class Times:
 
 
 class TimedModule(L.LightningModule):
-    """A stage that logs where its time goes, over all ranks.
+    """A stage that logs where its time goes, and how much it has seen, over all ranks.
 
     ``<stage>/seconds/data`` is the time from the end of the step before (or of the validation after it) to the batch,
     ``<stage>/seconds/step`` that from there to the end of the step. What callbacks do `apart`, as writing a checkpoint,
     is in neither. Where `read` says what is in a batch, ``<stage>/tokens_per_second`` and ``<stage>/padding`` come with
     them. The first step follows upon none, so its wait and its speed are not logged. Batches that are accumulated are
     one step, and make one figure.
+
+    What a step adds by `count` is summed over steps and ranks, and logged as ``<stage>/<name>``, beside each step and
+    each validation: the axes over which trainings of unlike batches can be compared.
+
+    Attributes:
+        totals: those sums by name.
     """
 
     stage: str
     _times: Times
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: dict[str, int] = {}
+        self._counted: dict[str, float] = {}
+
+    def count(self, **amounts: float) -> None:
+        """Add to what this rank has seen in the coming step; every rank counts the same names."""
+        for name, amount in amounts.items():
+            self._counted[name] = self._counted.get(name, 0) + amount
+
+    def total_figures(self) -> dict[str, float]:
+        """What has been seen so far, as it is logged."""
+        return {f"{self.stage}/{name}": float(amount) for name, amount in self.totals.items()}
 
     def read(self, batch: Any) -> Tensor | None:
         """The `amounts` of a batch that the model has had; None for a stage that tells its speed itself."""
@@ -123,21 +143,28 @@ class TimedModule(L.LightningModule):
         times.ended = now
         if read is not None:
             times.read = read if times.read is None else times.read + read
+            self.count(tokens=float(read[0]))
         if self.trainer.global_step > times.logged_at:
-            for name, value in self._speed().items():
+            for name, value in self._figures().items():
                 self.log(f"{self.stage}/{name}", value, batch_size=1)
+            for name, value in self.total_figures().items():
+                self.log(name, value, batch_size=1)
             self._times = Times(self.trainer.global_step, now)
 
-    def _speed(self) -> dict[str, float]:
-        """The `speed` over all ranks, by one exchange: mean times, and sums of what was read."""
-        times = self._times
-        together = torch.tensor([times.wait, times.step], device=self.device)
+    def _figures(self) -> dict[str, float]:
+        """The `speed` over all ranks, by one exchange: mean times, and sums of what was read. What was counted is added
+        to `totals`."""
+        times, (names, amounts) = self._times, (list(self._counted), list(self._counted.values()))
+        self._counted = {}
+        together = torch.tensor([*amounts, times.wait, times.step], device=self.device)
         if times.read is not None:
             together = torch.cat([together, times.read])
         ranks = self.trainer.world_size
         if ranks > 1:
             together = self.trainer.strategy.reduce(together, reduce_op="sum")  # type: ignore[assignment]
-        wait, step, *read = together.tolist()
+        for name, amount in zip(names, together.tolist(), strict=False):
+            self.totals[name] = self.totals.get(name, 0) + round(amount)
+        wait, step, *read = together.tolist()[len(names) :]
         return speed(wait / ranks, step / ranks, read or None)
 
 

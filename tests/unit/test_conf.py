@@ -23,6 +23,7 @@ FILL = [
 """Values for what an option leaves to the user."""
 
 GIVEN_BY_CODE = {
+    "mlflow_logger": {"save_dir", "run_name"},
     "SFTModule": {"policy", "evaluator"},
     "RewardModule": {"model"},
     "PPOModule": {"policy", "rewards", "reward_weights", "critic", "evaluator"},

@@ -17,8 +17,9 @@ from rlhf_lightning.models import RewardModel
 from rlhf_lightning.pipeline.checks import _try_rewards, check_parts, check_stages, settle_sample
 from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.pipeline.options import check_options, processes
-from rlhf_lightning.pipeline.run import Run, loggers, report_samples
+from rlhf_lightning.pipeline.run import Run, report_samples
 from rlhf_lightning.pipeline.stages import base_model, reward_spec
+from rlhf_lightning.pipeline.tracking import loggers
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.stages import Sample
 from rlhf_lightning.state import State

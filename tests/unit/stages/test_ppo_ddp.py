@@ -46,6 +46,7 @@ def test_ppo_on_two_ranks(what: str, model_dir, tmp_path) -> None:
         assert together.std(unbiased=False).item() == pytest.approx(1, abs=1e-4)
         assert abs(torch.tensor(a).mean().item()) > 1e-4, "either share alone is not centred"
     assert first["coef"] == second["coef"]
+    assert first["metrics"]["ppo/episodes"] == second["metrics"]["ppo/episodes"] == 2 * 4 * 2
     assert first["metrics"]["ppo/logprob_gap"] < 1e-4
     for name in ("ppo/kl", "ppo/score", "ppo/val/letters", "ppo/val/exact_match"):
         assert first["metrics"][name] == pytest.approx(second["metrics"][name])
