@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import explain, register_resolvers
+from rlhf_lightning.hydra_support.asked import answered
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _failures.clear()
     _preempted.clear()
     try:
+        if answered(sys.argv[1:]):
+            return 0
         _expand_resume()
         if started_together():
             _refuse_sweeps()

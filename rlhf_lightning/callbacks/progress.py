@@ -254,7 +254,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A training begins, or goes on."""
         steps_per_batch = getattr(pl_module, "steps_per_batch", None)
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = _batches_done(trainer)
         total = batches_in_all(
             trainer.num_training_batches,
             trainer.max_epochs,
@@ -274,7 +274,7 @@ class Progress(ProgressBar):
         if self._going[0].unit == "batch" and epochs is not None and epochs > 1:
             figures["epoch"] = f"{trainer.current_epoch + 1}/{epochs}"
         figures |= shown(trainer.progress_bar_metrics)
-        self._move(trainer.fit_loop.epoch_loop.batch_progress.total.processed, figures)
+        self._move(_batches_done(trainer), figures)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """It is over."""
@@ -350,6 +350,11 @@ class Progress(ProgressBar):
     def _end(self) -> None:
         if self._going:
             self.display.end(self._going.pop())
+
+
+def _batches_done(trainer: Trainer) -> int:
+    """Batches of the whole training that have been trained on, the one that just ends included."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
 def shown(logged: dict[str, Any]) -> dict[str, str]:
