@@ -53,5 +53,5 @@ def answered(arguments: list[str]) -> bool:
 
     # In a file or a pipe a line may be as long as it is.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
-    console.print(tree(composed(others), value))
+    console.print(tree(composed(others), value or ""))
     return True

@@ -87,7 +87,7 @@ def _add(made: Composed, folders: list[Path], path: str, package: str) -> None:
     made.meanings[prefix + top[0] if single else package] = told.title
 
 
-def tree(made: Composed, part: str | None = None) -> Tree:
+def tree(made: Composed, part: str = "") -> Tree:
     """The config, or the part of it with a dotted name, as a tree.
 
     Raises:
@@ -108,40 +108,40 @@ def tree(made: Composed, part: str | None = None) -> Tree:
     root = Tree(title, guide_style="dim")
     if isinstance(node, DictConfig):
         source = _source_of(made, part, node) if part else "train.yaml"
-        _tell(title, made.meanings.get(part or "", ""), source)
-        _grow(root, made, node, part or "", source)
+        _tell(title, made.meanings.get(part, ""), source)
+        _grow(root, made, node, part, source)
     else:
-        parent, _, leaf = (part or "").rpartition(".")
+        parent, _, leaf = part.rpartition(".")
         title.append(": ").append(
             _value(OmegaConf.select(made.config, parent) if parent else made.config, leaf), "cyan"
         )
-        _tell(title, made.meanings.get(part or "", ""), made.sources.get(part or "", ""))
+        _tell(title, made.meanings.get(part, ""), made.sources.get(part, ""))
     return root
 
 
 def _grow(branch: Tree, made: Composed, node: DictConfig, prefix: str, source: str) -> None:
     from rich.text import Text
 
-    for key in node:
+    for key in map(str, node):
         if key == "_partial_":
             continue
-        name = f"{prefix}.{key}" if prefix else str(key)
+        name = f"{prefix}.{key}" if prefix else key
         raw, own = node._get_node(key), made.sources.get(name, source)
         told = own if own != source else ""
         if isinstance(raw, DictConfig) and not raw._is_none() and not raw._is_interpolation() and len(raw):
-            label = Text(str(key), "bold")
+            label = Text(key, "bold")
             inner = _source_of(made, name, raw) or own
             _tell(label, made.meanings.get(name, ""), told or (inner if inner != source else ""))
             _grow(branch.add(label), made, raw, name, inner)
             continue
-        label = Text(f"{key}: ").append(_value(node, str(key)), "cyan")
+        label = Text(f"{key}: ").append(_value(node, key), "cyan")
         _tell(label, made.meanings.get(name, ""), told)
         branch.add(label)
 
 
 def _source_of(made: Composed, name: str, node: DictConfig) -> str:
     """Where most of a node's own values come from."""
-    inner = [source for key in node if (source := made.sources.get(f"{name}.{key}")) and source != COMMAND]
+    inner = [source for key in map(str, node) if (source := made.sources.get(f"{name}.{key}")) and source != COMMAND]
     return max(dict.fromkeys(inner), key=inner.count, default="")
 
 

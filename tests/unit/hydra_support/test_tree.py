@@ -24,7 +24,7 @@ def hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
 
 
-def shown(*arguments: str, part: str | None = None) -> list[str]:
+def shown(*arguments: str, part: str = "") -> list[str]:
     """Its lines, without the branches."""
     console = Console(file=StringIO(), width=1000)
     console.print(tree(composed(list(arguments)), part))
