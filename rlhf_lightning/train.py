@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
+from rlhf_lightning.early import check_early
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support import explain, register_resolvers
+from rlhf_lightning.hydra_support import explain, plain, register_resolvers
 from rlhf_lightning.hydra_support.asked import answered
+from rlhf_lightning.hydra_support.leftovers import take_away
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from hydra.conf import HydraConf
 
 register_resolvers()
 
@@ -45,9 +49,14 @@ def run(cfg: DictConfig) -> float | None:
 
     settings = HydraConfig.get()
     sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+    folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
+    try:
+        check_early(plain(cfg))
+    except UserError as error:
+        _refuse(error, settings, folder)
+        return None
     from rlhf_lightning.callbacks.stopping import Preempted
 
-    folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
     try:
         with as_a_run_of_its_own(folder, overrides) if sweep else nullcontext():
             return _job(cfg, folder, sweep, overrides)
@@ -55,9 +64,19 @@ def run(cfg: DictConfig) -> float | None:
         _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
         return None
     except UserError as error:  # raised from here Hydra would print it in its own way, and end a sweep
-        job = f"job {settings.job.num} ({' '.join(settings.overrides.task)}): " if sweep else ""
-        _failures.append(f"{job}{error}")
+        _refuse(error, settings, folder)
         return None
+
+
+def _refuse(error: UserError, settings: HydraConf, folder: Path) -> None:
+    """Keep what a job was refused for, and take its folder away where nothing was begun in it."""
+    from hydra.types import RunMode
+
+    sweep = settings.mode == RunMode.MULTIRUN
+    job = f"job {settings.job.num} ({' '.join(settings.overrides.task)}): " if sweep else ""
+    _failures.append(f"{job}{error}")
+    if not sweep:
+        take_away(folder)
 
 
 def _job(cfg: DictConfig, directory: Path, sweep: str | None, overrides: list[str]) -> float | None:

@@ -255,13 +255,7 @@ class Progress(ProgressBar):
         """A training begins, or goes on."""
         steps_per_batch = getattr(pl_module, "steps_per_batch", None)
         done = _batches_done(trainer)
-        total = batches_in_all(
-            trainer.num_training_batches,
-            trainer.max_epochs,
-            trainer.max_steps,
-            steps_per_batch,
-            trainer.accumulate_grad_batches,
-        )
+        total = training_batches(trainer, pl_module)
         unit = "batch" if steps_per_batch is None else "round"
         name = getattr(pl_module, "stage", "training")
         self._begin(Activity(name, unit, total, time.monotonic(), done, done))
@@ -350,6 +344,17 @@ class Progress(ProgressBar):
     def _end(self) -> None:
         if self._going:
             self.display.end(self._going.pop())
+
+
+def training_batches(trainer: Trainer, module: LightningModule) -> int | None:
+    """Batches of a training that is about to begin, as `batches_in_all`."""
+    return batches_in_all(
+        trainer.num_training_batches,
+        trainer.max_epochs,
+        trainer.max_steps,
+        getattr(module, "steps_per_batch", None),
+        trainer.accumulate_grad_batches,
+    )
 
 
 def _batches_done(trainer: Trainer) -> int:

@@ -12,9 +12,10 @@ import lightning as L
 
 from rlhf_lightning.callbacks import Preempted, StopRequest
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
-from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
+from rlhf_lightning.pipeline.checks import check_models, check_parts, settle_sample
 from rlhf_lightning.pipeline.measure import finish, measure, recall
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
