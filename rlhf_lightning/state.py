@@ -27,6 +27,7 @@ INDIFFERENT = (
     "logger",
     "samples",
     "profile",
+    "dry_run",
     "trainer.enable_progress_bar",
     *(f"data.{part}" for part in ROWS),
 )

@@ -83,7 +83,10 @@ def _job(cfg: DictConfig, directory: Path, sweep: str | None, overrides: list[st
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
-    return run_pipeline(cfg, directory, sweep, overrides)
+    found = run_pipeline(cfg, directory, sweep, overrides)
+    if cfg.dry_run and not sweep:
+        take_away(directory)
+    return found
 
 
 def _quieten() -> None:

@@ -16,6 +16,7 @@ from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, settle_sample
+from rlhf_lightning.pipeline.dry_run import dry_run
 from rlhf_lightning.pipeline.measure import finish, measure, recall
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
@@ -56,6 +57,9 @@ def run_pipeline(config: Any, directory: Path, group: str | None = None, overrid
     cfg = plain(config)
     check_options(cfg)
     with StopRequest(cfg["max_time"]) as stop:
+        if cfg["dry_run"]:
+            dry_run(lambda place: prepare({**cfg, "resume": False}, place, group, [], stop), directory)
+            return None
         run = prepare(cfg, directory, group, list(overrides), stop)
         if run.results.status == "finished":
             say(f"the run in {directory} is finished: there is nothing to resume")

@@ -38,6 +38,7 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "samples": int,
     "profile": bool,
+    "dry_run": bool,
     "task.max_prompt_tokens": int,
     "task.max_completion_tokens": int,
     "task.objective": str | None,
