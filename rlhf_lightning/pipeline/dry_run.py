@@ -441,8 +441,8 @@ def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
         f"Memory: about {size(peak + base)}{' a process' if devices > 1 else ''} at its peak: weights (with the KL's "
         "reference and the reward model) + gradients + optimizer state + what the largest batch keeps for the backward "
         f"pass{f' + {size(base)} of the libraries' if base else ''}.",
-        f"Time: about {about(seconds)}, from passes and answers of the models as they are now, without a step; a policy "
-        "that has learnt to stop answers faster.",
+        f"Time: about {about(seconds)}, from passes and answers of the models as they are now, without a step; a "
+        "policy that has learnt to stop answers faster.",
         f"Disk: about {size(disk)} (models, {run.cfg['checkpoint']['keep']} checkpoints and one in the making); "
         f"{size(shutil.disk_usage(above).free)} are free there.",
     ]

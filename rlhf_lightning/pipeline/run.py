@@ -36,6 +36,7 @@ from rlhf_lightning.models.saving import write_folder
 from rlhf_lightning.pipeline.options import strategy_name
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
+from rlhf_lightning.report.card import write_cards
 from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.rewards import Reward
 from rlhf_lightning.rollout import Engine, NativeEngine
@@ -301,10 +302,11 @@ def report_samples(run: Run) -> list[ReportSample]:
 
 
 def save_results(run: Run) -> None:
-    """Write metrics.json and samples.jsonl as they stand."""
+    """Write metrics.json, samples.jsonl and the models' cards as they stand."""
     if is_rank_zero():
         run.results.write(run.dir / "metrics.json")
         write_samples(run.dir / "samples.jsonl", report_samples(run))
+        write_cards(run.dir, run.results, run.cfg, run.state.data)
 
 
 def settle(run: Run) -> None:
