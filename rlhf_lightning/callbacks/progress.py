@@ -163,7 +163,7 @@ class Lines:
     def update(self, activity: Activity) -> None:
         """A line where one is due."""
         now = self.clock()
-        since = activity.began if self._last is None else self._last
+        since = max(activity.began, self._last or activity.began)
         wait = OFTEN if now - activity.began < FIRST_MINUTE else SELDOM
         first = self._last is None and not activity.look
         if first or now - since >= wait:
@@ -362,11 +362,15 @@ def _batches_done(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
 
+SHOWN_FIRST = ("reward", "kl", "loss", "accuracy")
+
+
 def shown(logged: dict[str, Any]) -> dict[str, str]:
     """What modules log for the bar, by its last name; the score of PPO's responses is the reward that people mean.
 
-    >>> shown({"ppo/score": 0.3149, "ppo/kl": 12.0})
-    {'reward': '0.315', 'kl': '12'}
+    >>> shown({"ppo/length": 7.25, "ppo/kl": 12.0, "ppo/score": 0.3149})
+    {'reward': '0.315', 'kl': '12', 'length': '7.25'}
     """
     names = {name: name.rpartition("/")[2] for name in logged}
-    return {"reward" if last == "score" else last: f"{float(logged[name]):.3g}" for name, last in names.items()}
+    figures = {"reward" if last == "score" else last: f"{float(logged[name]):.3g}" for name, last in names.items()}
+    return {name: figures[name] for name in [*(n for n in SHOWN_FIRST if n in figures), *figures]}

@@ -187,7 +187,7 @@ Every other option is NAME=VALUE (ppo.kl_coef=0.1); lists are 'NAME=[a,b]'.
 Completion of groups and options with the tab key, for this shell (put the line into its start-up file to keep it):
 
   bash    eval "$(rlhf-train -sc install=bash)"
-  zsh     eval "$(rlhf-train -sc install=bash)"      after: autoload -U bashcompinit; bashcompinit
+  zsh     eval "$(rlhf-train -sc install=bash)"      after: autoload -U compinit bashcompinit; compinit; bashcompinit
   fish    rlhf-train -sc install=fish | source
 
 rlhf-train --hydra-help shows what Hydra adds.
