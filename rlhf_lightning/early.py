@@ -14,6 +14,49 @@ STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
 PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
 
 
+AT_LEAST: dict[str, int] = dict.fromkeys(
+    (
+        "task.max_prompt_tokens",
+        "task.max_completion_tokens",
+        "sft.loader.batch_size",
+        "sft.loader.eval_batch_size",
+        "reward.loader.batch_size",
+        "reward.loader.eval_batch_size",
+        "ppo.loader.batch_size",
+        "ppo.loader.eval_batch_size",
+        "ppo.updates",
+        "ppo.patience",
+        "evaluate.batch_size",
+        "predict.batch_size",
+        "checkpoint.keep",
+    ),
+    1,
+) | dict.fromkeys(
+    (
+        "seed",
+        "sft.lr",
+        "sft.loader.prompt_loss_weight",
+        "reward.lr",
+        "checkpoint.minutes",
+    ),
+    0,
+)
+"""Least values; only those of the chosen stages are looked at."""
+
+CHOICES = {
+    "kl": ("fixed", "adaptive"),
+    "kl_estimator": ("k1", "k2", "k3"),
+    "missing_eos": ("replace", "subtract"),
+    "on_reward_failure": ("stop", "mask"),
+}
+PPO_AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_tokens"), 1)
+PPO_AT_LEAST |= dict.fromkeys(
+    ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
+)
+ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
+AT_MOST_1 = ("gamma", "lam")
+
+
 def check_early(cfg: dict[str, Any]) -> None:
     """Refuse what is seen without torch and transformers: stages that can't be, files and models that aren't there.
 
@@ -25,6 +68,7 @@ def check_early(cfg: dict[str, Any]) -> None:
     if not _well_formed(cfg):
         return
     check_stages(cfg)
+    check_numbers(cfg)
     check_files(cfg)
     check_names(cfg)
 
@@ -43,6 +87,57 @@ def _well_formed(cfg: dict[str, Any]) -> bool:
         and all(targets)
         and all(name is None or isinstance(name, str) for name in names)
     )
+
+
+def check_numbers(cfg: dict[str, Any]) -> None:
+    """Refuse numbers that are too small, or that PPO can't work with; what is no number is left to later.
+
+    Raises:
+        UserError: naming the option and what it may be.
+    """
+    for path, least in AT_LEAST.items():
+        group, value = path.split(".")[0], _at(cfg, path)
+        # Of a stage that isn't run nothing matters.
+        if isinstance(value, (int, float)) and (group not in STAGES or group in cfg["stages"]) and value < least:
+            raise UserError(f"{path} must be at least {least}, not {value}")
+    settings = cfg["ppo"]
+    numbers = [settings.get(name, "missing") for name in (*PPO_AT_LEAST, *ABOVE_0, *AT_MOST_1)]
+    never_null = [settings.get(name) is not None for name in (*ABOVE_0, *AT_MOST_1, *CHOICES)]
+    known = all(value is None or isinstance(value, (int, float)) for value in numbers) and all(never_null)
+    if "ppo" in cfg["stages"] and known:
+        check_ppo(settings)
+
+
+def _at(cfg: dict[str, Any], path: str) -> Any:
+    value: Any = cfg
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def check_ppo(settings: Mapping[str, Any]) -> None:
+    """Refuse values that PPO can't work with.
+
+    Args:
+        settings: the arguments of `PPOModule` by name; others are not looked at.
+
+    Raises:
+        UserError: naming the option and what it may be.
+    """
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise UserError(f"ppo.{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {settings[name]!r}")
+    for name, least in PPO_AT_LEAST.items():
+        if settings[name] is not None and not settings[name] >= least:  # nor NaN
+            raise UserError(f"ppo.{name} must be at least {least}, not {settings[name]}")
+    for name in ABOVE_0:
+        if not settings[name] > 0:
+            raise UserError(f"ppo.{name} must be above 0, not {settings[name]}")
+    for name in AT_MOST_1:
+        if settings[name] > 1:
+            raise UserError(f"ppo.{name} must be at most 1, not {settings[name]}")
+    if settings["kl"] == "adaptive" and settings["kl_coef"] == 0:
+        raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
 
 
 def check_files(cfg: dict[str, Any]) -> None:

@@ -46,6 +46,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("ppo.critic=no/such/folder", "there is no such folder"),
         ("model=gpt2", "HF_HUB_OFFLINE is set"),
         ("model=hf", "model.name must be given"),
+        ("ppo.epochs=0", "ppo.epochs must be at least 1, not 0"),
+        ("ppo.lam=1.5", "ppo.lam must be at most 1"),
+        ("ppo.kl=fixd", "ppo.kl must be fixed or adaptive"),
+        ("sft.loader.batch_size=0", "sft.loader.batch_size must be at least 1"),
     ],
 )
 def test_it_is_refused_before_anything_heavy_is_loaded_and_leaves_nothing(
