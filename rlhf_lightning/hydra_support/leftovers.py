@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ def take_away(folder: Path) -> None:
     """Remove a run folder in which nothing was begun, and the empty ones above it, as far as this process made them."""
     if folder.absolute() not in _made or not folder.is_dir() or {path.name for path in folder.iterdir()} - UNTOUCHED:
         return
-    shutil.rmtree(folder)
-    for above in _made[1:]:
-        if any(above.iterdir()):
-            break
-        above.rmdir()
+    with suppress(OSError):  # another process of the same run may be as far
+        shutil.rmtree(folder)
+        for above in _made[1:]:
+            if any(above.iterdir()):
+                break
+            above.rmdir()
     _made.clear()
