@@ -17,6 +17,7 @@ _HOMES = {
     "PPOModule": "stages",
     "Policy": "models",
     "PreferenceDataModule": "data.modules",
+    "Progress": "callbacks",
     "PromptDataModule": "data.modules",
     "RewardModel": "models",
     "RewardModule": "stages",
@@ -40,6 +41,7 @@ __all__ = [
     "PPOModule",
     "Policy",
     "PreferenceDataModule",
+    "Progress",
     "PromptDataModule",
     "RewardModel",
     "RewardModule",
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rlhf_lightning.callbacks import Progress
     from rlhf_lightning.data.format import RowFormat
     from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
     from rlhf_lightning.data.sources import load_task_data

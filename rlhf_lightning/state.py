@@ -28,6 +28,7 @@ INDIFFERENT = (
     "logger",
     "samples",
     "profile",
+    "dry_run",
     "trainer.enable_progress_bar",
     *(f"data.{part}" for part in ROWS),
 )
@@ -145,7 +146,7 @@ def open_state(folder: Path, new: State, resume: bool | str, sweep: bool = False
         if not resume:
             return new, []
         other = "" if sweep else _other_command(folder, new.overrides)
-        if other and resume == "force":
+        if "resume=" in other and resume == "force":
             raise UserError(f"resume=force finds no run that was started with these options. {other} resume=force")
         said = f"there is no run to resume in {folder}: it starts from the beginning"
         return new, [f"{said}. {other}" if other else said]
@@ -193,25 +194,37 @@ def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:
     return None
 
 
+NEAR = 2
+"""Options by which a finished run may differ from a command and still be the one that was meant."""
+
+
 def _other_command(folder: Path, overrides: Sequence[str]) -> str:
-    """Words about the newest run beside a folder, if it is not finished: whoever resumes may have meant that one."""
-    paths = (path for path in sorted(folder.parent.glob(f"*/{FILE}"), reverse=True) if path.parent != folder)
-    newest = next(paths, None)
-    try:
-        state = State.read(newest.parent) if newest is not None else None
-    except UserError:
-        return ""
-    if newest is None or state is None or state.results.get("status") == "finished":
-        return ""
-    had, has = set(same_command(state.overrides)), set(same_command(overrides))
+    """Words about a run beside a folder that whoever resumes may have meant: the newest one, if it is not finished, or
+    the newest finished one that was started with almost the same options."""
+    paths = [path for path in sorted(folder.parent.glob(f"*/{FILE}"), reverse=True) if path.parent != folder]
+    newest = True
+    for path in paths:
+        try:
+            state = State.read(path.parent)
+        except UserError:
+            state = None
+        if state is not None:
+            finished = state.results.get("status") == "finished"
+            had, has = set(same_command(state.overrides)), set(same_command(overrides))
+            if had != has and (len(had ^ has) <= NEAR if finished else newest):
+                return _meant(path.parent, finished, newest, had, has)
+        newest = False
+    return ""
+
+
+def _meant(folder: Path, finished: bool, newest: bool, had: set[str], has: set[str]) -> str:
+    """A run that was started with other options, and which they were."""
     changes = [f"without {' '.join(sorted(has - had))}"] * bool(has - had)
     changes += [f"with {' '.join(sorted(had - has))}"] * bool(had - has)
-    if not changes:
-        return ""
-    return (
-        f"The newest run, {newest.parent}, is not finished, but was started {' and '.join(changes)}. To go on with it: "
-        f"resume={newest.parent}"
-    )
+    which = f"The newest run, {folder}," if newest else f"The run in {folder}"
+    if finished:
+        return f"{which} is finished, and was started {' and '.join(changes)}: for its results nothing need be run"
+    return f"{which} is not finished, but was started {' and '.join(changes)}. To go on with it: resume={folder}"
 
 
 def command_of(folder: Path) -> list[str]:

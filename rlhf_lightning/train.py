@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
+from rlhf_lightning.early import check_early
 from rlhf_lightning.errors import Preempted, UserError
-from rlhf_lightning.hydra_support import explain, register_resolvers
+from rlhf_lightning.hydra_support import explain, plain, register_resolvers
+from rlhf_lightning.hydra_support.asked import answered
+from rlhf_lightning.hydra_support.leftovers import take_away
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 from rlhf_lightning.sweep import folders, register_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 register_resolvers()
 
@@ -59,6 +63,7 @@ def run(cfg: DictConfig) -> float | None:
         _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
     except UserError as error:  # raised from here Hydra would print it in its own way
         _failures.append(str(error))
+        take_away(folder)
     return None
 
 
@@ -71,6 +76,8 @@ def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> fl
         return done.outcome
     folders.begin(folder, task, seed)
     try:
+        if cfg.dry_run:
+            raise UserError("dry_run=true shows one run, not a sweep: leave -m out, and give each option one value")
         with as_a_run_of_its_own(folder, overrides):
             return _pipeline(cfg, folder, sweep, overrides)
     except Preempted as stop:
@@ -89,10 +96,14 @@ def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> fl
 
 
 def _pipeline(cfg: DictConfig, directory: Path, sweep: Path | None, overrides: list[str]) -> float | None:
+    check_early(plain(cfg))
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
-    return run_pipeline(cfg, directory, sweep, overrides)
+    found = run_pipeline(cfg, directory, sweep, overrides)
+    if cfg.dry_run and not sweep:
+        take_away(directory)
+    return found
 
 
 def _quieten() -> None:
@@ -146,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _preempted.clear()
     folders.started.clear()
     try:
+        if answered(sys.argv[1:]):
+            return 0
         _expand_resume()
         if started_together():
             _refuse_sweeps()

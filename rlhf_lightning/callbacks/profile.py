@@ -8,11 +8,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from rlhf_lightning.callbacks.progress import training_batches
 from rlhf_lightning.stages.timing import apart
 
 TRACE, TABLE = "trace.json.gz", "profile.txt"
+
+LEAST = 3
+"""Steps without which there is nothing to record: one is waited for, one warms up."""
 
 ROWS = 40
 """Operations that the table holds."""
@@ -44,6 +49,12 @@ class Profile(L.Callback):
         self._steps = 0
         if not trainer.is_global_zero:
             return
+        total = training_batches(trainer, pl_module)
+        if total is not None and total < LEAST:
+            rank_zero_warn(
+                f"profile=true makes no profile of {self.folder.name}: it takes {LEAST} steps at least, and this "
+                f"training has {total}"
+            )
         for name in (TRACE, TABLE):
             (self.folder / name).unlink(missing_ok=True)  # those of an earlier start would pass for this one's
         self._gpu = pl_module.device.type == "cuda"
@@ -89,7 +100,9 @@ class Profile(L.Callback):
             return
         profiler.stop()
         if not self.told:
-            self.told = [f"no profile was made: it takes 3 steps at least, and the training ended after {self._steps}"]
+            self.told = [
+                f"no profile was made: it takes {LEAST} steps at least, and the training ended after {self._steps}"
+            ]
 
     def _write(self, profiler: profile) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

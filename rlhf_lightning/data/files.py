@@ -340,7 +340,8 @@ def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | N
                 continue
             place = f"{name}, line {start}"
             if len(row) != len(names):
-                bad(UserError(f"{place}: {len(row)} fields, expected {len(names)} ({listed(names)})"))
+                found = f"{len(row)} field{'s' * (len(row) != 1)}"
+                bad(UserError(f"{place}: {found}, expected {len(names)} ({listed(names)})"))
                 continue
             yield Record(place, {k: v for k, v in zip(names, row, strict=True) if headed or k != "_"})
     except csv.Error as error:

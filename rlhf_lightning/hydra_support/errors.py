@@ -81,4 +81,4 @@ def _nearest_option(name: str) -> str:
     close = close or [leaves[near] for near in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
     close = close or difflib.get_close_matches(name, keys, n=1, cutoff=0.5)
     close = close or [key for key in keys if key.rpartition(".")[2] == leaf][:1]
-    return f" Did you mean {close[0]!r}?" if close else " `rlhf-train --cfg job` shows all options."
+    return f" Did you mean {close[0]!r}?" if close else " `rlhf-train --tree` shows all options."

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support.leftovers import note
 from rlhf_lightning.processes import agreed
 
 
@@ -120,6 +121,7 @@ def new_folder(parent: Path) -> Path:
     for path in (parent / (f"{name}_{n:02}" if n else name) for n in itertools.count()):
         try:
             if not only_shown:
+                note(path)
                 path.mkdir(parents=True)
         except FileExistsError:
             if path.is_dir():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_lightning.data.encoding import Codec, Kind
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.hub import find
 from rlhf_lightning.models.intact import (
     check_settings,
     check_tensors,
@@ -116,9 +117,8 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
+    find(spec.name, spec.revision)
     folder = Path(spec.name).expanduser()
-    if not folder.exists() and (spec.name.startswith((".", "/", "~")) or spec.name.count("/") > 1):
-        raise UserError(f"{_loading(spec.name)}: there is no such folder. Give a model folder or a hub name.")
     name = spec.name if not folder.exists() else str(folder)
     if folder.exists() and not (folder / "config.json").exists():
         below = sorted(path.parent for path in [*folder.glob("model/config.json"), *folder.glob("*/model/config.json")])

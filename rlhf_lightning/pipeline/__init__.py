@@ -12,9 +12,11 @@ import lightning as L
 
 from rlhf_lightning.callbacks import Pruned, StopRequest
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.hydra_support import instantiate, plain
-from rlhf_lightning.pipeline.checks import check_models, check_parts, check_stages, settle_sample
+from rlhf_lightning.pipeline.checks import check_models, check_parts, settle_sample
+from rlhf_lightning.pipeline.dry_run import dry_run
 from rlhf_lightning.pipeline.measure import finish, measure_shared, recall
 from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
@@ -59,6 +61,9 @@ def run_pipeline(
     cfg = plain(config)
     check_options(cfg)
     with StopRequest(cfg["max_time"]) as stop:
+        if cfg["dry_run"]:
+            dry_run(lambda place: prepare({**cfg, "resume": False}, place, sweep, [], stop), directory)
+            return None
         run = prepare(cfg, directory, sweep, list(overrides), stop)
         if run.results.status in ("finished", "pruned"):
             say(f"the run in {directory} is {run.results.status}: there is nothing to resume")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.early import PARTS
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
@@ -19,65 +19,6 @@ from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
 from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
 from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.tasks import sample_files
-
-STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
-
-
-PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
-
-
-def check_stages(cfg: dict[str, Any]) -> None:
-    """Refuse stages that can't be run, or not in this order.
-
-    Raises:
-        UserError: saying what is missing.
-    """
-    stages = cfg["stages"]
-    if unknown := [s for s in stages if s not in STAGES]:
-        raise UserError(f"there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
-    if len(set(stages)) < len(stages):
-        raise UserError(f"stages={stages}: a stage may occur once")
-    if "reward" in stages and cfg["reward_model"] is not None:
-        raise UserError(
-            "the stage reward learns a reward model, and reward_model names another: leave one of them out, as in "
-            f"stages=[{','.join(s for s in stages if s != 'reward')}]"
-        )
-    made = cfg["model"].get("tiny") is not None
-    before_sft = stages[: stages.index("sft")] if "sft" in stages else stages
-    early = next((s for s in before_sft if s in ("ppo", "evaluate", "predict")), None)
-    if made and cfg["policy"] is None and early is not None:
-        raise UserError(
-            f"stages={stages}: {early} needs a policy: give policy=FOLDER, put sft before it, or start from a "
-            "pre-trained model with model=hf model.name=..."
-        )
-    if "ppo" in stages:
-        learned = [name for name, r in cfg["ppo"]["rewards"].items() if r["_target_"].endswith("LearnedReward")]
-        before = stages[: stages.index("ppo")]
-        if "sft" in stages and "sft" not in before:
-            raise UserError(f"stages={stages}: sft must come before ppo")
-        external = [name for name in learned if cfg["ppo"]["rewards"][name].get("model") is not None]
-        if set(learned) - set(external) and "reward" not in before and cfg["reward_model"] is None:
-            raise UserError(
-                f"stages={stages}: ppo's reward {learned[0]!r} needs a reward model: put reward before ppo, give "
-                "reward_model=FOLDER, or choose another reward, such as rewards=chrf"
-            )
-        if not cfg["ppo"]["rewards"]:
-            raise UserError("ppo has no reward: choose some, such as rewards=learned or rewards=[chrf,bleu]")
-    if "predict" in stages and cfg["predict"]["input"] is None:
-        raise UserError("the stage predict needs predict.input=FILE, a file of prompts")
-    if "predict" in stages and cfg["predict"]["output"] is not None:
-        _check_output(Path(cfg["predict"]["output"]))
-
-
-def _check_output(path: Path) -> None:
-    """Refuse a file that can't be written, before what goes into it is made."""
-    if path.is_dir():
-        raise UserError(f"predict.output={path} can't be written: it is a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise UserError(f"predict.output={path} can't be written: {error.strerror}") from error
 
 
 def settle_sample(cfg: dict[str, Any]) -> list[str]:

@@ -9,10 +9,10 @@ import torch
 
 from rlhf_lightning.callbacks.alarms import LIMITS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
+from rlhf_lightning.early import AT_LEAST, check_ppo
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
 from rlhf_lightning.models import Sampling
-from rlhf_lightning.stages.ppo import check_settings
 
 GROUPS = ("task", "data", "model", "rollout", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
 
@@ -38,6 +38,7 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "samples": int,
     "profile": bool,
+    "dry_run": bool,
     "task.max_prompt_tokens": int,
     "task.max_completion_tokens": int,
     "task.objective": str | None,
@@ -60,35 +61,6 @@ TYPES: dict[str, Any] = {
     "predict.output": str | None,
 }
 """What the pipeline itself takes; all else goes to a function, whose signature says it."""
-
-AT_LEAST: dict[str, int] = dict.fromkeys(
-    (
-        "task.max_prompt_tokens",
-        "task.max_completion_tokens",
-        "sft.loader.batch_size",
-        "sft.loader.eval_batch_size",
-        "reward.loader.batch_size",
-        "reward.loader.eval_batch_size",
-        "ppo.loader.batch_size",
-        "ppo.loader.eval_batch_size",
-        "ppo.updates",
-        "ppo.patience",
-        "evaluate.batch_size",
-        "predict.batch_size",
-        "checkpoint.keep",
-    ),
-    1,
-) | dict.fromkeys(
-    (
-        "seed",
-        "sft.lr",
-        "sft.loader.prompt_loss_weight",
-        "reward.lr",
-        "checkpoint.minutes",
-    ),
-    0,
-)
-"""Least values; only those of the chosen stages are looked at."""
 
 ROWS = ("train", "validation", "codec", "seed")
 STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
@@ -143,7 +115,7 @@ def check_options(cfg: dict[str, Any]) -> None:
         if value is not None and (group not in STAGES or group in cfg["stages"]) and not value >= least:  # nor NaN
             raise UserError(f"{path} must be at least {least}, not {value}")
     if "ppo" in cfg["stages"]:
-        check_settings(cfg["ppo"])
+        check_ppo(cfg["ppo"])
         _check_alarms(cfg["ppo"]["alarms"], cfg["ppo"]["stop_on"])
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)

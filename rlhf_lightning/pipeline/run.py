@@ -34,6 +34,7 @@ from rlhf_lightning.pipeline.options import strategy_name
 from rlhf_lightning.pipeline.tracking import AXES, finish_wandb, log_model, loggers
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
+from rlhf_lightning.report.card import write_cards
 from rlhf_lightning.rewards import ClassifierReward, Reward
 from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages import Sample
@@ -276,10 +277,11 @@ def report_samples(run: Run) -> list[ReportSample]:
 
 
 def save_results(run: Run) -> None:
-    """Write metrics.json and samples.jsonl as they stand."""
+    """Write metrics.json, samples.jsonl and the models' cards as they stand."""
     if is_rank_zero():
         run.results.write(run.dir / "metrics.json")
         write_samples(run.dir / "samples.jsonl", report_samples(run))
+        write_cards(run.dir, run.results, run.cfg, run.state.data)
 
 
 def settle(run: Run) -> None:

@@ -34,6 +34,7 @@ from rlhf_lightning.data.batches import PromptBatch
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.micro_batches import micro_batches, trimmed
 from rlhf_lightning.data.order import shuffled
+from rlhf_lightning.early import check_ppo
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Sampling
 from rlhf_lightning.models.policy import Policy
@@ -46,44 +47,8 @@ from rlhf_lightning.stages.evaluate import Evaluator, Sample
 from rlhf_lightning.stages.guard import GuardedModule, clip_to, drop_gradients, gradient_norm
 from rlhf_lightning.stages.sharding import shard_parts
 
-CHOICES = {
-    "kl": ("fixed", "adaptive"),
-    "kl_estimator": ("k1", "k2", "k3"),
-    "missing_eos": ("replace", "subtract"),
-    "on_reward_failure": ("stop", "mask"),
-}
-AT_LEAST = dict.fromkeys(("responses_per_prompt", "epochs", "minibatches", "micro_batch_tokens"), 1) | dict.fromkeys(
-    ("lr", "value_lr", "kl_coef", "clip_range", "value_clip_range", "vf_coef", "gamma", "lam", "max_grad_norm"), 0
-)
-ABOVE_0 = ("temperature", "kl_target", "kl_horizon")
-AT_MOST_1 = ("gamma", "lam")
 UNSCORED_ROUNDS = 3
 """Rounds in a row without a single reward after which PPO stops."""
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse values that PPO can't work with.
-
-    Args:
-        settings: the arguments of `PPOModule` by name; others are not looked at.
-
-    Raises:
-        UserError: naming the option and what it may be.
-    """
-    for name, choices in CHOICES.items():
-        if settings[name] not in choices:
-            raise UserError(f"ppo.{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {settings[name]!r}")
-    for name, least in AT_LEAST.items():
-        if settings[name] is not None and not settings[name] >= least:  # nor NaN
-            raise UserError(f"ppo.{name} must be at least {least}, not {settings[name]}")
-    for name in ABOVE_0:
-        if not settings[name] > 0:
-            raise UserError(f"ppo.{name} must be above 0, not {settings[name]}")
-    for name in AT_MOST_1:
-        if settings[name] > 1:
-            raise UserError(f"ppo.{name} must be at most 1, not {settings[name]}")
-    if settings["kl"] == "adaptive" and settings["kl_coef"] == 0:
-        raise UserError("an adaptive KL coefficient can't start from 0: set ppo.kl_coef, or ppo.kl=fixed")
 
 
 def watched_numbers(rollout: Rollout) -> dict[str, Tensor]:
@@ -189,7 +154,7 @@ class PPOModule(GuardedModule):
         evaluator: Evaluator | None = None,
         on_reward_failure: OnFailure = "stop",
     ) -> None:
-        check_settings(locals())
+        check_ppo(locals())
         super().__init__("ppo", max_bad_steps)
         if not isinstance(policy, Policy):
             raise UserError(f"PPO needs a policy that generates text, not a {type(policy).__name__}")

@@ -348,3 +348,13 @@ def test_engines_draw_the_same_responses(tmp_path: Path) -> None:
         answers.append([json.loads(line)["completions"] for line in lines if line])
     same = sum(a == b for a, b in zip(*answers, strict=True))
     assert same >= 0.9 * len(answers[0]), "roundings may grow into another token here and there"
+
+
+def test_a_dry_run_tells_all_and_leaves_nothing(tmp_path: Path) -> None:
+    told = ok(run(tmp_path, "task=qa", *SMALL, "dry_run=true")).stdout
+    for part in ("Lengths in tokens", "Row 3 as the model sees it", "2 rounds of 8 responses", "Memory: about",
+                 "Time: about", "Disk: about", "Nothing was trained"):  # fmt: skip
+        assert part in told
+    assert not list(tmp_path.iterdir())
+    assert run(tmp_path, "task=qa", *SMALL, "dry_run=true", "ppo.loader.batch_size=9999").returncode == 2
+    assert not list(tmp_path.iterdir())

@@ -11,10 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain, register_resolvers
 from rlhf_lightning.models import RewardModel
-from rlhf_lightning.pipeline.checks import _try_rewards, check_parts, check_stages, settle_sample
+from rlhf_lightning.pipeline.checks import _try_rewards, check_parts, settle_sample
 from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.pipeline.options import check_options, processes
 from rlhf_lightning.pipeline.run import Run, report_samples

@@ -39,6 +39,11 @@ def test_an_import_loads_nothing_heavy(code: str, tmp_path: Path) -> None:
     ("arguments", "status"),
     [
         ("--help", 0),
+        ("--list", 0),
+        ("--list metrics", 0),
+        ("--list modles", 2),
+        ("task=qa --tree", 0),
+        ("--tree pppo", 2),
         ("--cfg job", 0),
         ("task=qa --cfg job --resolve", 0),
         ("task=qaa", 2),

@@ -132,4 +132,8 @@ def test_a_run_that_may_have_been_meant_is_named(tmp_path: Path) -> None:
     old.results = {"status": "finished"}
     old.write(tmp_path / "old")
     for resume in (True, "force"):
-        assert "newest run" not in " ".join(open_state(tmp_path / "new", new, resume)[1])
+        said = " ".join(open_state(tmp_path / "new", new, resume)[1])
+        assert f"The newest run, {tmp_path / 'old'}, is finished, and was started without ppo.lr=1e-4 and with" in said
+    old.overrides = ["task=qa", "seed=1", "ppo.kl_coef=0"]  # too many differ for it to have been meant
+    old.write(tmp_path / "old")
+    assert "newest run" not in " ".join(open_state(tmp_path / "new", new, True)[1])

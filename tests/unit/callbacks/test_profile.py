@@ -93,7 +93,8 @@ def test_a_training_that_ends_early_leaves_what_there_is(make_policy, make_train
 def test_a_training_that_is_too_short_says_so(steps: int, make_policy, make_trainer, tmp_path) -> None:
     profile = Profile(tmp_path)
     (tmp_path / "profile.txt").write_text("of an earlier run")
-    train(make_policy, make_trainer, profile, max_steps=steps)
+    with pytest.warns(UserWarning, match=f"at least, and this training has {steps}"):  # at its start
+        train(make_policy, make_trainer, profile, max_steps=steps)
     assert profile.told == [f"no profile was made: it takes 3 steps at least, and the training ended after {steps}"]
     assert not [*tmp_path.glob("*.txt"), *tmp_path.glob("*.gz")]
     assert not torch.autograd._profiler_enabled()

@@ -1,0 +1,464 @@
+"""`dry_run=true`: all that comes before the first step, shown, and an estimate of what the run will take."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from rlhf_lightning.callbacks.progress import about, batches_in_all
+from rlhf_lightning.data.batches import PromptBatch, prompt_batch
+from rlhf_lightning.data.encoding import Codec
+from rlhf_lightning.data.micro_batches import micro_batches, trimmed
+from rlhf_lightning.data.modules import PreferenceDataModule, SFTDataModule
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.models import Classifier, Policy, RewardModel, Sampling
+from rlhf_lightning.pipeline.options import processes, strategy_name
+from rlhf_lightning.pipeline.run import Run, say
+from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.report.summary import clean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LOOKED_AT = 2000
+"""Rows of a part whose lengths are taken: of more, the first so many."""
+
+TRIES = 3
+"""Times that a pass is measured: the first warms up, and others may come between."""
+
+SHOWN = 3
+"""Rows shown as the model will see them."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths in tokens of so many texts, and how many of them are over the limit."""
+
+    median: int
+    most: int
+    longest: int
+    limit: int
+    over: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], limit: int) -> Lengths:
+        """Sum up; ``most`` is what 95 % of them don't exceed.
+
+        >>> Lengths.of([1, 2, 3, 4, 100], limit=50)
+        Lengths(median=3, most=100, longest=100, limit=50, over=1)
+        """
+        ordered = sorted(lengths)
+        most = ordered[-(-95 * len(ordered) // 100) - 1]
+        over = sum(n > limit for n in ordered)
+        return cls(round(statistics.median_high(ordered)), most, ordered[-1], limit, over)
+
+
+@dataclass
+class Cost:
+    """What a stage takes.
+
+    Attributes:
+        stage: its name.
+        steps: how long it is, in words.
+        parameters, trained: of the model that is trained.
+        weights: bytes of all models that it holds.
+        gradients, optimizer: bytes for the weights that are trained.
+        activations: bytes that the largest batch seen keeps for the backward pass.
+        seconds: of the whole stage, the looks at held-out rows included.
+        disk: bytes of the model that it exports.
+        passing: further bytes on the disk until it ends: checkpoints, and the best model so far.
+    """
+
+    stage: str
+    steps: str
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    seconds: float
+    disk: int
+    passing: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes at its peak, without what the libraries take."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def dry_run(prepare: Callable[[Path], Run], directory: Path) -> None:
+    """Show what a run would do, and what it would take. Nothing is trained, and nothing of it stays on the disk.
+
+    Args:
+        prepare: reads the data, loads the models and checks everything, for a run in the folder that it is given.
+        directory: where the run would be.
+
+    Raises:
+        UserError: for whatever the run itself would refuse before its first step.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        run = prepare(Path(place))
+        codec = run.policy.codec if run.policy is not None else RewardModel.load(reward_spec(run), **run.limits).codec
+        _show(rows_table(run.data, codec))
+        for text in as_seen(run.data, codec):
+            say(text)
+        costs = Measured(run).costs()
+        if costs:
+            _show(costs_table(costs))
+            for text in totals(run, costs, directory):
+                say(text)
+    say("Dry run: everything is in order. Nothing was trained, and nothing is kept.")
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def rows_table(data: TaskData, codec: Codec) -> Table:
+    """Rows of each part, and the lengths of prompts and completions in tokens before anything is cut."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="Lengths in tokens", title_justify="left")
+    table.add_column("part")
+    for title in ("rows", "prompts: median", "95 %", "longest", "too long"):
+        table.add_column(title, justify="right")
+    for title in ("completions: median", "95 %", "longest", "too long"):
+        table.add_column(title, justify="right")
+    for name in ("train", "validation", "test", "prompts", "preferences", "preferences_test"):
+        rows = getattr(data, name)
+        if rows:
+            table.add_row(name, str(len(rows)), *_cells(rows[:LOOKED_AT], codec))
+    return table
+
+
+def _cells(rows: Sequence[Any], codec: Codec) -> list[str]:
+    whole = replace(codec, max_prompt=10**9, max_completion=10**9)
+    prompts = Lengths.of([len(whole.encode_prompt(row.prompt).ids) for row in rows], codec.max_prompt)
+    texts = [(row, text) for row in rows for text in _completions(row)]
+    found = [prompts]
+    if texts and codec.kind != "encoder":
+        lengths = [len(whole.encode_completion(row.prompt, text)) for row, text in texts]
+        found.append(Lengths.of(lengths, codec.max_completion))
+    cells = []
+    for one in found:
+        cells += [str(one.median), str(one.most), str(one.longest), f"{one.over} over {one.limit}"]
+    return cells
+
+
+def _completions(row: Any) -> list[str]:
+    """What a row holds for a model to say."""
+    if hasattr(row, "chosen"):
+        return [row.chosen, row.rejected]
+    return [row.completion] if hasattr(row, "completion") else []
+
+
+def as_seen(data: TaskData, codec: Codec) -> list[str]:
+    """The first rows as the model will see them: what their token ids spell, special tokens included."""
+    rows: Sequence[Any] = data.train or data.preferences or data.prompts or data.test
+    told = []
+    for number, row in enumerate(rows[:SHOWN], start=1):
+        prompt = codec.encode_prompt(row.prompt)
+        cut = f", shortened to {codec.max_prompt} tokens" if prompt.truncated else ""
+        told.append(f"Row {number} as the model sees it: prompt ({len(prompt.ids)} tokens{cut})")
+        told.append(clean(codec.tokenizer.decode(prompt.ids)))
+        for text in _completions(row):
+            ids = codec.encode_completion(row.prompt, text)
+            said = text if codec.kind == "encoder" else codec.tokenizer.decode(ids)
+            told.append(f"  -> {clean(said)}   ({len(ids)} tokens)")
+    return told
+
+
+# --- what it takes ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def kept(models: Sequence[nn.Module]) -> Iterator[list[int]]:
+    """Bytes that what is computed within keeps for the backward pass, beside the models' own weights.
+
+    Gives a list that holds the number; tensors that share memory count once.
+    """
+    known = {p.untyped_storage().data_ptr() for model in models for p in model.parameters()}
+    bytes_ = [0]
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())
+            bytes_[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield bytes_
+
+
+def state_share(optimizer: dict[str, Any]) -> float:
+    """Numbers that an optimizer keeps for each weight, as it does so for a small matrix: 2 for Adam."""
+    weight = nn.Parameter(torch.zeros(64, 64))
+    weight.grad = torch.zeros_like(weight)
+    made = instantiate(optimizer)([weight], lr=0.0)
+    made.step()
+    return sum(v.numel() for v in made.state[weight].values() if isinstance(v, torch.Tensor)) / weight.numel()
+
+
+def _bytes(models: Sequence[nn.Module]) -> int:
+    return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+
+
+class Measured:
+    """Measures a run's models on its own rows: forward and backward passes without a step, and sampling.
+
+    Args:
+        run: a run that was prepared.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.cfg = run, run.cfg
+        trainer = run.cfg["trainer"]
+        gpu = trainer["accelerator"] in ("gpu", "cuda") or (trainer["accelerator"] == "auto")
+        self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+        self.world = processes(trainer)
+        self.half = "bf16" in str(trainer["precision"])
+        self.dealt = self.world if strategy_name(trainer).startswith("fsdp2") else 1
+        self.per_prompt = 0.0
+        self.scorer: RewardModel | None = run.reward_model
+        self.score_token = 0.0
+
+    def costs(self) -> list[Cost]:
+        """What each stage that is trained takes."""
+        made = {"sft": self.sft, "reward": self.reward, "ppo": self.ppo}
+        stages = [stage for stage in self.cfg["stages"] if stage in made]
+        if self.run.policy is not None:
+            self.run.policy.to(self.device)
+            self.per_prompt = self._sampling(self.run.policy)
+        return [made[stage]() for stage in stages]
+
+    def _timed(self, work: Callable[[], torch.Tensor], models: Sequence[nn.Module]) -> tuple[float, int]:
+        """Seconds of a forward and backward pass, the shortest of `TRIES`, and bytes kept between them."""
+        seconds, held = math.inf, 0
+        for _ in range(TRIES):
+            self._wait()
+            start = time.perf_counter()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), kept(models) as found:
+                loss = work()
+            loss.backward()
+            self._wait()
+            seconds, held = min(seconds, time.perf_counter() - start), found[0]
+            for model in models:
+                model.zero_grad(set_to_none=True)
+        return seconds, held
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _sampling(self, policy: Policy | Classifier) -> float:
+        """Seconds to answer a prompt, among as many as are answered at once."""
+        rows = list(enumerate(self.run.data.prompts or self.run.data.test or self.run.data.validation))
+        if not rows:
+            return 0.0
+        size = min(len(rows), self.cfg["evaluate"]["batch_size"])
+        took, asked = 0.0, min(4, size)
+        while True:
+            batch = prompt_batch(rows[:asked], policy.codec).to(self.device)
+            start = time.perf_counter()
+            self._answer(policy, batch)
+            self._wait()
+            took = (time.perf_counter() - start) / asked
+            if asked == size or took * asked > 2:  # a slow model need not answer all of them to be known
+                return took
+            asked = size
+
+    def _answer(self, policy: Policy | Classifier, batch: PromptBatch) -> Any:
+        sampling = Sampling(temperature=self.cfg["ppo"]["temperature"], seed=self.cfg["seed"])
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            if isinstance(policy, Classifier):
+                return policy.complete(batch, sampling)
+            return self.run.engine(policy, batch, sampling)
+
+    def _cost(self, stage: str, steps: str, model: nn.Module, others: Sequence[nn.Module], held: int, seconds: float,
+              copies: int = 0) -> Cost:  # fmt: skip
+        """Put together what was measured; ``copies`` of the model's weights are held beside it."""
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        optimizer = int(gradients * state_share(self.cfg[stage]["optimizer"]))
+        own = _bytes([model])
+        adapter = self.run.spec.lora.r > 0 and not self.run.spec.lora.merge
+        exported = gradients if adapter else own
+        checkpoints = (gradients + optimizer) * (self.cfg["checkpoint"]["keep"] + 1)
+        return Cost(
+            stage,
+            steps,
+            sum(p.numel() for p in model.parameters()),
+            trained,
+            (own * (1 + copies)) // self.dealt + _bytes(others),
+            gradients // self.dealt,
+            optimizer // self.dealt,
+            held,
+            seconds + self._measuring() * (stage != "reward"),
+            exported,
+            checkpoints + exported * (stage == "ppo"),
+        )
+
+    def _measuring(self) -> float:
+        return self.per_prompt * len(self.run.data.test) / self.world
+
+    def _steps(self, batches: int, limits: dict[str, Any]) -> tuple[int, str]:
+        """Batches of a whole training, and the same in words."""
+        accumulate = limits["accumulate_grad_batches"]
+        most = self.cfg["trainer"]["limit_train_batches"]
+        if most is not None:
+            batches = min(batches, most) if isinstance(most, int) else max(int(batches * most), 1)
+        total = batches_in_all(batches, limits["max_epochs"], limits["max_steps"], None, accumulate) or batches
+        epochs = total / batches
+        each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
+        return total, f"{-(-total // accumulate)} steps: {epochs:.3g} epochs{each}"
+
+    def sft(self) -> Cost:
+        """SFT on its own first batches: the time of all tokens, the memory of the largest batch."""
+        policy, cfg = self.run.policy, self.cfg["sft"]
+        assert policy is not None
+        policy.train()
+        data = SFTDataModule(self.run.data.train, [], policy.codec, **cfg["loader"], seed=self.cfg["seed"])
+        loader = data.train_dataloader()
+        batches = [batch for batch, _ in zip(loader, range(20), strict=False)]
+        tokens = [int(b.prompt_mask.sum() + b.response_mask.sum()) for b in batches]
+        largest = batches[tokens.index(max(tokens))].to(self.device)
+        took, held = self._timed(lambda: policy.sft_loss(largest)[0], [policy])
+        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
+        looks = total / max(len(loader) / self.world, 1) / (cfg["trainer"]["check_val_every_n_epoch"] or 1)
+        looking = looks * len(self.run.data.validation) * self.per_prompt / self.world
+        seconds = took / max(tokens) * statistics.mean(tokens) * total + looking
+        return self._cost("sft", words, policy, [], held, seconds)
+
+    def reward(self) -> Cost:
+        """The reward model likewise."""
+        cfg = self.cfg["reward"]
+        model = RewardModel.load(reward_spec(self.run), **self.run.limits, fresh_head=True).to(self.device)
+        model.train()
+        data = PreferenceDataModule(self.run.data.preferences, [], model.codec, **cfg["loader"], seed=self.cfg["seed"])
+        loader = data.train_dataloader()
+        batches = [batch for batch, _ in zip(loader, range(20), strict=False)]
+        tokens = [int(batch.mask.sum()) for batch in batches]
+        largest = batches[tokens.index(max(tokens))].to(self.device)
+        took, held = self._timed(lambda: model(largest.input_ids, largest.mask, largest.type_ids).sum(), [model])
+        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
+        self.scorer, self.score_token = model, took / max(tokens) / 3  # the backward pass takes two forward ones
+        looking = self.score_token * statistics.mean(tokens) / cfg["loader"]["batch_size"]
+        looking *= len(self.run.data.preferences_test) * (cfg["trainer"]["max_epochs"] or 1)
+        return self._cost(
+            "reward", words, model, [], held, took / max(tokens) * statistics.mean(tokens) * total + looking
+        )
+
+    def ppo(self) -> Cost:
+        """A round of PPO: sampling, the reference's forward pass, the reward model's, and the update's passes."""
+        cfg, run = self.cfg["ppo"], self.run
+        policy = Policy.load(run.spec, **run.limits, value_head=True).to(self.device)
+        policy.train()
+        asked = list(enumerate(run.data.prompts[: cfg["loader"]["batch_size"]]))
+        batch = prompt_batch(asked[: max(4, min(len(asked), int(8 / max(self.per_prompt, 1e-6))))], policy.codec)
+        batch = batch.to(self.device)
+        answers = self._answer(policy, batch)
+        lengths = batch.prompt_mask.sum(1) + answers.mask.sum(1)
+        tokens = float(lengths.float().mean()) * cfg["loader"]["batch_size"] * cfg["responses_per_prompt"]
+        rows = micro_batches(lengths, cfg["micro_batch_tokens"])[0]
+        inputs = trimmed(batch.prompt_ids, batch.prompt_mask, answers.ids, answers.mask, rows, policy.kind == "causal")
+
+        def loss() -> torch.Tensor:
+            output = policy.token_outputs(*inputs, cfg["temperature"], with_values=True)
+            assert output.values is not None
+            return output.logprobs.sum() + output.values.sum()
+
+        took, held = self._timed(loss, [policy])
+        token = took / float(lengths[rows].sum())
+        learned = any(reward["_target_"].endswith("LearnedReward") for reward in cfg["rewards"].values())
+        others = [self.scorer] if learned and self.scorer is not None else []
+        prompts = cfg["loader"]["batch_size"] * cfg["responses_per_prompt"]
+        passes = cfg["epochs"] + bool(cfg["kl_coef"]) / 3 + bool(others) * self.score_token / max(token, 1e-12)
+        each = self.per_prompt * prompts + passes * token * tokens
+        looks = cfg["updates"] / (cfg["trainer"].get("val_check_interval") or cfg["updates"])
+        looking = looks * len(run.data.validation) * self.per_prompt / self.world
+        steps = cfg["updates"] * cfg["epochs"] * cfg["minibatches"]
+        words = f"{steps} steps: {cfg['updates']} rounds of {prompts} responses"
+        copies = bool(cfg["kl_coef"] and run.spec.lora.r == 0) + (cfg["critic"] != "shared")
+        return self._cost("ppo", words, policy, others, held, each * cfg["updates"] + looking, copies)
+
+
+# --- how it is told --------------------------------------------------------------------------------------------------
+
+
+def size(count: float) -> str:
+    """Bytes as people say them.
+
+    >>> size(2_400_000), size(3.2e9), size(15_000)
+    ('2.4 MB', '3.2 GB', '0.015 MB')
+    """
+    if count >= 1e9:
+        return f"{count / 1e9:.3g} GB"
+    return f"{count / 1e6:.3g} MB" if count >= 1e5 else f"{count / 1e6:.2g} MB"
+
+
+def costs_table(costs: Sequence[Cost]) -> Table:
+    """One row a stage."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="What it takes, about", title_justify="left")
+    table.add_column("stage")
+    table.add_column("length")
+    for title in ("parameters", "trained", "weights", "gradients", "optimizer", "activations", "memory", "time"):
+        table.add_column(title, justify="right")
+    for cost in costs:
+        parts = (cost.weights, cost.gradients, cost.optimizer, cost.activations, cost.peak)
+        counts = [f"{count:,}" for count in (cost.parameters, cost.trained)]
+        table.add_row(cost.stage, cost.steps, *counts, *map(size, parts), about(cost.seconds))
+    return table
+
+
+def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
+    """The whole run: memory, time and disk, and what the estimates are made of."""
+    peak = max(cost.peak for cost in costs)
+    gpu = torch.cuda.is_available() and run.cfg["trainer"]["accelerator"] != "cpu"
+    base = 0 if gpu else libraries(run)
+    seconds = sum(cost.seconds for cost in costs)
+    disk = sum(cost.disk for cost in costs) + max(cost.passing for cost in costs)
+    above = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    devices = processes(run.cfg["trainer"])
+    return [
+        f"Memory: about {size(peak + base)}{' a process' if devices > 1 else ''} at its peak: weights (with the KL's "
+        "reference and the reward model) + gradients + optimizer state + what the largest batch keeps for the backward "
+        f"pass{f' + {size(base)} of the libraries' if base else ''}.",
+        f"Time: about {about(seconds)}, from passes and answers of the models as they are now, without a step; a "
+        "policy that has learnt to stop answers faster.",
+        f"Disk: about {size(disk)} (models, {run.cfg['checkpoint']['keep']} checkpoints and one in the making); "
+        f"{size(shutil.disk_usage(above).free)} are free there.",
+    ]
+
+
+def libraries(run: Run) -> int:
+    """Bytes of this process that are no model's weights; 0 where the system doesn't tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    models = [model for model in (run.policy, run.reward_model) if model is not None]
+    return max(pages * os.sysconf("SC_PAGE_SIZE") - _bytes(models), 0)
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)

@@ -1,0 +1,69 @@
+"""What a dry run tells: lengths, and estimates held against what they estimate."""
+
+from __future__ import annotations
+
+import torch
+from helpers.tiny_models import demonstrations
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from rlhf_lightning.data.rows import PreferenceRow, Prompt
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.pipeline.dry_run import Lengths, as_seen, kept, rows_table, state_share
+
+
+def test_what_a_layer_keeps_for_the_backward_pass() -> None:
+    layer = nn.Linear(8, 4)
+    x = torch.ones(10, 8, requires_grad=True)
+    with kept([layer]) as found:
+        layer(x).relu().sum()
+    assert found[0] == 10 * 8 * 4 + 10 * 4 * 4  # the input, and relu's result; not the weights
+
+
+def test_memory_that_is_shared_counts_once() -> None:
+    x = torch.ones(10, 8, requires_grad=True)
+    with kept([]) as found:
+        (x * x).sum()
+        (x.view(8, 10) * x.view(8, 10)).sum()
+    assert found[0] == 10 * 8 * 4
+
+
+def test_numbers_that_optimizers_keep() -> None:
+    def share(name: str, **options: object) -> float:
+        return state_share({"_target_": f"torch.optim.{name}", "_partial_": True, **options})
+
+    assert 2 <= share("AdamW") < 2.01  # and the step's number
+    assert share("SGD", momentum=0.9) == 1
+    assert share("SGD") == 0
+    assert share("Adafactor") < 0.1
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 500))
+def test_lengths(lengths: list[int], limit: int) -> None:
+    told = Lengths.of(lengths, limit)
+    assert told.longest == max(lengths)
+    assert told.over == len([n for n in lengths if n > limit])
+    assert told.median <= told.most <= told.longest
+    assert sum(n <= told.most for n in lengths) >= 0.95 * len(lengths)
+    assert told.most in lengths
+
+
+def test_rows_are_told_before_they_are_cut_and_shown_after(make_policy) -> None:
+    codec = make_policy(max_prompt=4, max_completion=3).codec
+    rows = demonstrations()
+    pairs = [PreferenceRow(Prompt("a"), "on the mat", "a")]
+    data = TaskData(train=rows, preferences=pairs)
+    table = rows_table(data, codec)
+    cells = {next(iter(row)): row[1:] for row in zip(*(column.cells for column in table.columns), strict=True)}
+    whole = make_policy(max_prompt=80, max_completion=16).codec
+    lengths = [len(whole.encode_prompt(row.prompt).ids) for row in rows]
+    assert cells["train"][0] == str(len(rows))
+    assert cells["train"][3] == str(max(lengths))
+    assert cells["train"][4] == f"{sum(n > 4 for n in lengths)} over 4"
+    assert cells["preferences"][0] == "1"
+    told = as_seen(data, codec)
+    ids = codec.encode_prompt(rows[0].prompt).ids
+    assert f"({len(ids)} tokens" in told[0]
+    assert told[1] == codec.tokenizer.decode(ids)
+    assert len([line for line in told if line.startswith("Row")]) == 3

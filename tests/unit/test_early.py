@@ -1,0 +1,129 @@
+"""What is refused at once, and what a refused run leaves behind."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from rlhf_lightning import hub, train
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support import leftovers
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator:
+    """Starts `rlhf-train` in an empty folder with options that are refused; gives what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setitem(sys.modules, "rlhf_lightning.pipeline", None)  # nothing here comes as far as that
+
+    def run(*options: str) -> str:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr("sys.argv", ["rlhf-train"])
+        assert train.main(options) == 2
+        return capsys.readouterr().err
+
+    yield run
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("stages=[sft,pp]", "there is no stage 'pp'"),
+        ("stages=[ppo]", "policy="),
+        ("data.train=no.jsonl", "there is no file no.jsonl"),
+        ("task=translation data.train={source:a.en,reference:a.zh}", "there is no file a.en"),
+        ("stages=[sft,predict] predict.input=no.jsonl", "there is no file no.jsonl"),
+        ("policy=no/such/folder", "there is no such folder"),
+        ("reward_model=./no stages=[sft,ppo]", "there is no such folder"),
+        ("ppo.critic=no/such/folder", "there is no such folder"),
+        ("model=gpt2", "HF_HUB_OFFLINE is set"),
+        ("model=hf", "model.name must be given"),
+        ("ppo.epochs=0", "ppo.epochs must be at least 1, not 0"),
+        ("ppo.lam=1.5", "ppo.lam must be at most 1"),
+        ("ppo.kl=fixd", "ppo.kl must be fixed or adaptive"),
+        ("sft.loader.batch_size=0", "sft.loader.batch_size must be at least 1"),
+    ],
+)
+def test_it_is_refused_before_anything_heavy_is_loaded_and_leaves_nothing(
+    start, options: str, said: str, tmp_path: Path
+) -> None:
+    assert said in start(*options.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays(start, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "outputs").mkdir()
+    start("stages=[sft,pp]", "hydra.run.dir=mine")
+    start("stages=[sft,pp]")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "outputs"]
+
+
+def test_a_folder_in_which_something_was_begun_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refused", "begun"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / "base" / "model").mkdir(parents=True)
+    (tmp_path / "begun" / "state.json").touch()
+    for name in ("refused", "begun"):
+        monkeypatch.setattr(leftovers, "_made", [tmp_path / name])
+        leftovers.take_away(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
+@pytest.fixture
+def no_way(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a connection to the hub."""
+
+    def refuse(*args: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    hub.reachable.cache_clear()
+    yield
+    hub.reachable.cache_clear()
+
+
+def test_a_hub_name_without_a_connection(no_way: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"no way to huggingface\.co.*hf download some/model"):
+        hub.find("some/model")
+
+
+def test_a_model_of_the_cache_needs_no_connection(
+    no_way: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--some--model" / "refs").mkdir()
+    (tmp_path / "models--some--model" / "refs" / "main").write_text("abc")
+    hub.find("some/model")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert constants.HF_HUB_OFFLINE is True
+
+
+def test_a_folder_and_a_connection_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        hub.reachable.cache_clear()
+        hub.find("some/model")
+        hub.find(str(tmp_path))
+    hub.reachable.cache_clear()
