@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 
 from rlhf_lightning.processes import config_flags
 
-
 WARNING = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
 """The signal by which submitit has SLURM tell a job that its time is nearly up."""
 
