@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from console import BIN, SMALL, environment, metrics, ok, run
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 SWEEP = [*(o for o in SMALL if not o.startswith("hydra.run.dir")), "task=qa", "hydra.sweep.dir=sweep", "samples=0"]
 SHORT = [*SWEEP, "stages=[sft,ppo]", "rewards=token_f1"]
@@ -104,3 +106,19 @@ def test_several_devices_side_by_side_are_refused(refused: Callable[..., str], t
     said = refused("hydra.mode=MULTIRUN", "launcher=joblib", "trainer=cpu,ddp", "hydra.sweep.dir=sweep")
     assert "launcher=joblib gives each job of a sweep one device, and trainer.devices asks for 2" in said
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["multirun.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "config", "extra"),
+    [("joblib", "joblib", "joblib"), ("submitit", "submitit_local", "slurm"), ("slurm", "submitit_slurm", "slurm")],
+)
+def test_a_launcher_that_is_not_installed_is_refused(
+    launcher: str, config: str, extra: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugins.instance()  # it looks for plugins once
+    known = ConfigStore.instance().repo["hydra"]["launcher"]
+    if f"{config}.yaml" in known:
+        monkeypatch.delitem(known, f"{config}.yaml")
+    said = refused("sweep=grid", f"launcher={launcher}", "hydra.sweep.dir=sweep")
+    assert f"pip install 'rlhf-lightning[{extra}]'" in said
+    assert not list(tmp_path.iterdir())
