@@ -170,11 +170,8 @@ def _nobody_reads() -> bool:
 def _refuse_sweeps() -> None:
     """Each of the processes would run the whole sweep."""
     given = sys.argv[1:]
-    if (
-        {"-m", "--multirun"} & set(given)
-        or any(a.startswith("sweep=") for a in given)
-        and "hydra.mode=RUN" not in given
-    ):
+    preset = any(a.startswith("sweep=") for a in given) and "hydra.mode=RUN" not in given
+    if preset or {"-m", "--multirun"} & set(given):
         raise UserError(
             "a sweep (-m) can't be started by torchrun or srun, which start single runs: start it by itself, its jobs "
             "then start their own processes (trainer=ddp), or start the jobs one by one"

@@ -61,7 +61,7 @@ def test_jobs_that_fall_behind_are_ended_and_failed_ones_are_no_zeros(tmp_path: 
     assert "Trials: 1 finished, 1 pruned, 1 failed" in done.stdout
     found = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
     assert (found["best_value"], found["best_params"]) == (1.0, {"data.gold": "judges.good"})
-    early = json.loads((next((tmp_path / "sweep").glob("*2*")) / "metrics.json").read_text())
+    early = json.loads((next((tmp_path / "sweep").glob("2*")) / "metrics.json").read_text())
     assert early["status"] == "pruned"
     assert [policy["name"] for policy in early["policies"]] == ["base", "sft"]
     assert "pruned after 1 batches: ppo/val/gold was 0, worse than the median" in early["notes"][-1]
