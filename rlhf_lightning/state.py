@@ -237,4 +237,5 @@ def command_of(folder: Path) -> list[str]:
     if state is None:
         raise UserError(f"resume={folder}: there is no run to resume ({FILE} is missing). Give the folder of a run.")
     own = [o for o in state.overrides if not o.startswith(("resume=", "max_time=", "hydra.run.dir="))]
-    return [*own, f"hydra.run.dir={folder}"]
+    alone = ["hydra.mode=RUN"] if any(o.startswith("sweep=") for o in own) else []  # not the sweep that it was a job of
+    return [*own, *alone, f"hydra.run.dir={folder}"]

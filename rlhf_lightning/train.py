@@ -237,7 +237,9 @@ def _nobody_reads() -> bool:
 
 def _refuse_sweeps() -> None:
     """Each of the processes would run the whole sweep."""
-    if {"-m", "--multirun"} & set(sys.argv[1:]):
+    given = sys.argv[1:]
+    preset = any(a.startswith("sweep=") for a in given) and "hydra.mode=RUN" not in given
+    if preset or {"-m", "--multirun"} & set(given):
         raise UserError(
             "a sweep (-m) can't be started by torchrun or srun, which start single runs: start it by itself, its jobs "
             "then start their own processes (trainer=ddp), or start the jobs one by one"

@@ -39,6 +39,12 @@ def explain(error: Exception) -> str:
             f"{error.override!r} can't be read as an option ({reason}). It is NAME=VALUE; lists are 'NAME=[a,b]', and "
             "a text with braces, commas or brackets needs two pairs of quotes: 'NAME=\"{text}, ...\"'."
         )
+    needed = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if needed and needed[1] in EXTRAS:
+        extra = EXTRAS[needed[1]]
+        return f"that launcher needs a package that is not installed: pip install 'rlhf-lightning[{extra}]'"
+    if first.startswith("Ambiguous value for argument"):
+        return f"{first}. Several values make a sweep: give -m before all options (a text with a comma needs quotes)"
     option = re.search(r"Could not override '([^']+)'", text)
     if option:
         return f"there is no option {option[1]!r}.{_nearest_option(option[1])}"
@@ -46,9 +52,6 @@ def explain(error: Exception) -> str:
     available = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
     if missing:
         group, _, name = missing[1].rpartition("/")
-        if missing[1] in EXTRAS:
-            extra = EXTRAS[missing[1]]
-            return f"that launcher needs a package that is not installed: pip install 'rlhf-lightning[{extra}]'"
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean {group}={close[0]}?" if close else ""
         choices = f" There are: {', '.join(available)}." if available else ""

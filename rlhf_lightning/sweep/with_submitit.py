@@ -52,10 +52,11 @@ class _Resuming(submitit_launcher.BaseSubmititLauncher):
             signal.raise_signal(signal.SIGTERM)  # a run saves what it needs and ends
 
         signal.signal(WARNING, save_first)
-        done = super().__call__(sweep_overrides, *args, **kwargs)
-        if told and callable(put_in_again):
-            put_in_again(WARNING, None)  # submitit's own, which ends the process
-        return done
+        try:
+            return super().__call__(sweep_overrides, *args, **kwargs)
+        finally:
+            if told and callable(put_in_again):
+                put_in_again(WARNING, None)  # submitit's own, which ends the process
 
     def checkpoint(self, sweep_overrides: list[str], *args: Any, **kwargs: Any) -> Any:
         """The same job once more, to go on from its newest checkpoint."""

@@ -106,6 +106,8 @@ def test_the_newest_run_of_a_command_is_found(tmp_path: Path) -> None:
 def test_a_folder_stands_for_its_command(tmp_path: Path) -> None:
     State(["task=qa", "hydra.run.dir=elsewhere", "resume=true"]).write(tmp_path)
     assert command_of(tmp_path) == ["task=qa", f"hydra.run.dir={tmp_path}"]
+    State(overrides=["sweep=grid", "seed=1"]).write(tmp_path)
+    assert command_of(tmp_path) == ["sweep=grid", "seed=1", "hydra.mode=RUN", f"hydra.run.dir={tmp_path}"]
     with pytest.raises(UserError, match="no run to resume"):
         command_of(tmp_path / "nothing")
 

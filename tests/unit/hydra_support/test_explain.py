@@ -44,6 +44,7 @@ def message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["task=zzz"], "There are: classification, qa, summarization, translation."),
         (["optimizer@sft.optimizer=adamx"], "Did you mean optimizer=adam"),
         (["ppo.epochs=[1"], "rlhf-train: 'ppo.epochs=[1' can't be read as an option"),
+        (["seed=1,2"], "Several values make a sweep: give -m before all options"),
         (["task=null"], "a group can't be null"),
     ],
 )
