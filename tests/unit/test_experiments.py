@@ -10,8 +10,8 @@ import pytest
 import yaml
 from test_conf import CONF, compose_with
 
+from rlhf_lightning.early import check_stages
 from rlhf_lightning.hydra_support import plain
-from rlhf_lightning.pipeline.checks import check_stages
 from rlhf_lightning.pipeline.options import check_options
 
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))

@@ -101,7 +101,7 @@ class Settings:
     class task:
         name = "qa"
 
-    seed, resume = 3, False
+    seed, resume, dry_run = 3, False, False
 
 
 @pytest.mark.parametrize("fault", [UserError("no such file"), RuntimeError("no memory left")])

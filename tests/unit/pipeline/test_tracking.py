@@ -40,10 +40,10 @@ def config(*overrides: str) -> dict[str, Any]:
         return plain(compose("train", overrides=list(overrides)))
 
 
-def make_run(folder: Path, *overrides: str, group: str | None = None) -> Run:
+def make_run(folder: Path, *overrides: str, sweep: Path | None = None) -> Run:
     results = RunResults(task="t", versions={"torch": "2.13"}, directions={"gold": "max", "ter": "min", "kl": None})
     state = State(data={"train": [3, "abc"], "test": [0, ""]})
-    return Run(config(*overrides), folder, group, TaskData(), results, state, StopRequest(), spec=ModelSpec("m"))
+    return Run(config(*overrides), folder, sweep, TaskData(), results, state, StopRequest(), spec=ModelSpec("m"))
 
 
 def test_what_a_run_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_what_a_run_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run_group(make_run(tmp_path / "one")) == "one"
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     assert run_group(make_run(tmp_path / "one")) == "s1"
-    assert run_group(make_run(tmp_path / "one", group="2026-11-26")) == "2026-11-26"
+    assert run_group(make_run(tmp_path / "one", sweep=tmp_path / "2026-11-26")) == "2026-11-26"
 
 
 @pytest.mark.parametrize(
