@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -247,7 +248,9 @@ def _results(stage: str, results: RunResults) -> str:
     names = [policy.name for policy in results.policies]
     last = names.index(stage) if stage in names else -1
     if stage != "reward" and last >= 0:
-        columns = [column for column in result_columns(results) if column.values[last] is not None]
+        columns = [
+            c for c in result_columns(results) if math.isfinite(c.values[last] or 0) and c.values[last] is not None
+        ]
         before = names[:last]
         head = ["measure", *before, f"**{stage}**"]
         lines = [f"| {' | '.join(head)} |", "| --- |" + " --- |" * (last + 1)]

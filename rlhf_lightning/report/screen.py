@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ TEXT_LIMIT = 300
 
 SIDE_BY_SIDE = 22
 """Terminal cells a column of text needs; with fewer the texts are stacked."""
+
+IN_A_FILE = 140
+"""Columns of what is written to a file or a pipe, which has no width of its own."""
 
 DROP_ORDER = ("guardrails", "task", "reward")
 
@@ -155,7 +160,7 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
     from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE)
     run_dir = Path(run_dir)
     results = RunResults.read(run_dir / "metrics.json")
     console.print()
