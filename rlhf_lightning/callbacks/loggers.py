@@ -156,14 +156,12 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def send(self, work: Callable[[Any], Any]) -> None:
-        """Do something with the W&B run; if W&B has broken down, warn once and leave it."""
-        import wandb
-
+        """Do something with the W&B run; if W&B fails in whatever way, warn once and leave it."""
         if self.failed:
             return
         try:
             work(self.experiment)
-        except (wandb.Error, OSError) as error:
+        except Exception as error:
             self.failed = True
             rank_zero_warn(f"W&B failed, and no more is logged to it: {error}. The training goes on")
 
@@ -181,9 +179,9 @@ class WandbRun(WandbLogger):
             self.send(lambda run: run.log({**metrics, "trainer/global_step": step}, step=step))
 
     @rank_zero_only
-    def log_object(self, name: str, value: Any, step: int) -> None:
+    def log_object(self, name: str, make: Callable[[], Any], step: int) -> None:
         """Log an object of W&B's, such as a table, at a step; at the one that W&B is at, if that is a later one."""
-        self.send(lambda run: run.log({name: value}, step=max(step, run.step)))
+        self.send(lambda run: run.log({name: make()}, step=max(step, run.step)))
 
 
 @contextmanager

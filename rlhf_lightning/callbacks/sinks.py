@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
@@ -23,10 +24,7 @@ def log_table(
     """Show a table as it stands at a step."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
-            import wandb
-
-            table = wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-            logger.log_object(name, table, step)
+            logger.log_object(name, partial(_wandb_table, columns, rows), step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text(name, markdown(columns, rows), step)
         elif isinstance(logger, MLFlowLogger):
@@ -39,13 +37,23 @@ def log_histogram(loggers: Sequence[Logger], name: str, values: Sequence[float],
     """Show how numbers, at least one, are spread at a step."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
-            import wandb
-
-            logger.log_object(name, wandb.Histogram(list(values)), step)
+            logger.log_object(name, partial(_wandb_histogram, values), step)
         elif isinstance(logger, TensorBoardLogger):
             import numpy as np
 
             logger.experiment.add_histogram(name, np.asarray(values, dtype=np.float64), step)
+
+
+def _wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+
+
+def _wandb_histogram(values: Sequence[float]) -> Any:
+    import wandb
+
+    return wandb.Histogram(list(values))
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
@@ -68,15 +69,19 @@ def log_results(run: Run, samples: list[Sample], n: int = 50) -> None:
     page = hide_paths((run.dir / "report.html").read_text(encoding="utf-8")) if made else ""
     for logger in made:
         if isinstance(logger, WandbRun):
-            import wandb
-
-            logger.log_object("report", wandb.Html(page, inject=False), 0)
+            logger.log_object("report", partial(_wandb_page, page), 0)
             logger.log_hyperparams({"report": to_be_read_back(run)})
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_text(logger.run_id, page, "report.html")
         logger.finalize("success")
     finish_wandb(run)
     tell_of_sync(run)
+
+
+def _wandb_page(page: str) -> Any:
+    import wandb
+
+    return wandb.Html(page, inject=False)
 
 
 def to_be_read_back(run: Run) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_what_is_logged_at_a_step_is_a_row(tmp_path: Path) -> None:
     for step in (0, 1):
         logger.log_metrics({"ppo/score": float(step)}, step)
         logger.log_metrics({"ppo/val/gold": 0.5}, step)
-        logger.log_object("ppo/extra", wandb.Histogram([1.0, 2.0]), step - 1)  # at the step that W&B is at
+        logger.log_object("ppo/extra", lambda: wandb.Histogram([1.0, 2.0]), step - 1)  # at the step that W&B is at
     (run,) = written(tmp_path)
     assert [row["_step"] for row in run.history] == [0, 1]
     for name in ("ppo/score", "ppo/val/gold", "ppo/extra._type", "trainer/global_step"):
