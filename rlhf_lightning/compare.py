@@ -65,9 +65,9 @@ def _compare(runs: Sequence[Run], options: argparse.Namespace) -> int:
     baseline = rows.find(options.baseline) if rows.rows else 0
     tests = None
     if len(rows.rows) > 1 and not options.no_tests:
-        from rlhf_lightning.comparison.significance import test_rows
+        from rlhf_lightning.comparison.significance import compare_rows
 
-        tests = test_rows(rows.rows, baseline, only=[options.metric] if options.metric else None)
+        tests = compare_rows(rows.rows, baseline, only=[options.metric] if options.metric else None)
         fields = table_fields(rows, options.metric, tests)
     console = Console(highlight=False)
     _print(console, rows, fields, tests)
@@ -128,9 +128,9 @@ def print_summary(folder: Path) -> None:
     answers = sum(run.results.held_out or 0 for row in rows.rows for run in row.runs)
     tests = None
     if len(rows.rows) > 1 and "torch" in sys.modules and answers <= SUMMARY_ANSWERS:
-        from rlhf_lightning.comparison.significance import test_rows
+        from rlhf_lightning.comparison.significance import compare_rows
 
-        tests = test_rows(rows.rows)
+        tests = compare_rows(rows.rows)
     _print(console, rows, table_fields(rows, tests=tests), tests)
     what = "" if tests or len(rows.rows) < 2 else "the tests, "
     more = Text(f"For {what}the curves and the answers: rlhf-compare {folder} --html comparison.html", "dim")

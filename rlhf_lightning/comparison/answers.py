@@ -142,11 +142,11 @@ class Answers:
         texts = [sample.completions[final.name] for sample in samples]
         whole: dict[str, float] = {}
         for values in (_by_row(samples, texts), _scores(run, samples)):
-            for name, value in values.items():
-                known = np.isfinite(value)
+            for name, by_row in values.items():
+                known = np.isfinite(by_row)
                 with np.errstate(invalid="ignore"):  # a resample without a known value is NaN
-                    found[name] = weights @ np.where(known, value, 0.0) / (weights @ known)
-                whole[name] = float(value[known].mean()) if known.any() else np.nan
+                    found[name] = weights @ np.where(known, by_row, 0.0) / (weights @ known)
+                whole[name] = float(by_row[known].mean()) if known.any() else np.nan
         references = [sample.references for sample in samples]
         for name, config in _metric_configs(run).items():
             try:
@@ -201,7 +201,8 @@ def _metric_configs(run: Run) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return dict(OmegaConf.to_container(OmegaConf.create(run.config).task.metrics, resolve=True))
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(run.config).task.metrics, resolve=True)
+        return resolved
     except OmegaConfBaseException as error:
         raise UserError(f"{run.path}: the metrics of its config can't be resolved: {error}") from None
 

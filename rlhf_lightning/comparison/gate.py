@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlhf_lightning.comparison.rows import Row, make_rows, why_left_out
-from rlhf_lightning.comparison.significance import Difference, test_rows
+from rlhf_lightning.comparison.significance import Difference, compare_rows
 from rlhf_lightning.comparison.words import p_text
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.runs import Run
@@ -26,7 +26,7 @@ def against(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[str, Differenc
         raise UserError(f"--against: the baseline's task is {old.task}, not {new.task}")
     results = old.runs[0].results
     names = list(dict.fromkeys([*([old.objective] if old.objective else []), *results.columns.get("task", [])]))
-    tests = test_rows([old, new], only=names)
+    tests = compare_rows([old, new], only=names)
     if 1 in tests.untested:
         raise UserError(f"--against: nothing can be tested: {tests.untested[1]}")
     missing = [name for name in names if name not in tests.differences[1]]
@@ -42,7 +42,9 @@ def _one_row(runs: Sequence[Run], side: str) -> Row:
         raise UserError(f"--against: {side} has a run that is not finished: {label} {why_left_out(run)}")
     if len(rows.rows) != 1:
         differ = ", ".join(rows.keys) or "the same seeds twice"
-        raise UserError(f"--against: {side} has {len(rows.rows)} rows of runs ({differ}): give runs that differ by seed")
+        raise UserError(
+            f"--against: {side} has {len(rows.rows)} rows of runs ({differ}): give runs that differ by seed"
+        )
     return rows.rows[0]
 
 
@@ -57,7 +59,9 @@ def gate_lines(tests: dict[str, Difference], task: str, objective: str | None) -
         cells.append((title, *values, f"{low} to {high}", p_text(test.corrected), VERDICTS[test.verdict]))
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
-        "  ".join(cell.ljust(w) if i in (0, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i in (0, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in cells
     ]
     return [line.rstrip() for line in lines]

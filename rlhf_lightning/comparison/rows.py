@@ -128,7 +128,9 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
         first = next(label for label, run in done.items() if run is same[0])
         if each or not name or len(name) > NAME_LIMIT:
             name = first if len(same) == 1 else "all runs" if len(told_apart) == 1 else f"{first} and its like"
-        rows.append(Row(name, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0))))
+        rows.append(
+            Row(name, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
+        )
     left_out = {label: run for label, run in labels.items() if label not in done}
     return Rows(keys, rows, left_out, labels)
 

@@ -90,8 +90,8 @@ def difference(baseline: Sampled, other: Sampled, direction: str | None, seed: i
 
     The error that the choice of held-out rows makes is that of a paired bootstrap (Koehn 2004; sacrebleu). To it is
     added the error of a mean over few seeds: draws of Student's t times the standard error over the runs. Where both
-    sides have the same seeds these are the differences seed by seed, else the spread is pooled over both sides. With one
-    run a side, or none but one pair, nothing is known of other seeds, and the test is of these two models.
+    sides have the same seeds it is that of the differences seed by seed, else the spread is pooled over both sides.
+    With one run a side nothing is known of other seeds, and the test is of these two models.
 
     Args:
         baseline, other: the two sides, resampled alike.
@@ -168,7 +168,9 @@ def correct(
     return made
 
 
-def test_rows(rows: Sequence[Row], baseline: int = 0, draws: int = DRAWS, only: Iterable[str] | None = None) -> Tests:
+def compare_rows(
+    rows: Sequence[Row], baseline: int = 0, draws: int = DRAWS, only: Iterable[str] | None = None
+) -> Tests:
     """Test every row against the baseline, and rows of other tasks against the first one of their task.
 
     Loads torch and the metrics' packages: a few seconds.
@@ -213,10 +215,14 @@ def test_rows(rows: Sequence[Row], baseline: int = 0, draws: int = DRAWS, only: 
         if not first or not all(asked[id(run)] for run in row.runs):
             tests.untested[i] = "there is no samples.jsonl to test with"
         elif any(asked[id(run)] != first for run in [*rows[base].runs, *row.runs]):
-            tests.untested[i] = "only answers to the same prompts with the same references are paired, these have others"
+            tests.untested[i] = (
+                "only answers to the same prompts with the same references are paired, these have others"
+            )
         else:
             a, b = sampled(base), sampled(i)
-            names = [name for name in (row.runs[0].final.metrics if row.runs[0].final else []) if name in a and name in b]
+            names = [
+                name for name in (row.runs[0].final.metrics if row.runs[0].final else []) if name in a and name in b
+            ]
             found[i] = {name: difference(a[name], b[name], row.direction(name), seed=i) for name in names}
             tests.wins[i] = win_rates(rows[base], row)
     tests.differences = correct(found, lambda i: rows[i].objective)

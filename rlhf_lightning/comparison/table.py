@@ -134,7 +134,9 @@ def scale_note(fields: Sequence[Field]) -> str:
     """What tells a task's metric from the reward of the same name; empty where no name comes twice."""
     names = {field.metric for field in fields}
     twice = [name for name in names if f"reward/{name}" in names]
-    told = [f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice]
+    told = [
+        f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice
+    ]
     return f"{'; '.join(sorted(told))}, each on its own scale." if told else ""
 
 
@@ -192,7 +194,9 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         for name in names:
             values = row.values(name)
             line[name] = statistics.fmean(values) if values else None
-            line[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+            line[f"{name} sd"] = (
+                statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+            )
             test = tests.differences.get(i, {}).get(name) if tests else None
             if test is not None:
                 found = {"change": test.change, "low": test.low, "high": test.high, "p": test.p}
@@ -202,7 +206,15 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         known = {key: run.settings.get(key, "") for key in rows.keys}
         told = {"status": run.results.status, **known, "n": 0, "seeds": run.results.seed, "task": run.results.task}
         lines.append({"row": label, **told, "runs": label, "reason": why_left_out(run)})
-    order = {"row": None, "status": None, **dict.fromkeys(rows.keys), "n": None, "seeds": None, "task": None, "runs": None}
+    order = {
+        "row": None,
+        "status": None,
+        **dict.fromkeys(rows.keys),
+        "n": None,
+        "seeds": None,
+        "task": None,
+        "runs": None,
+    }
     parts = ("", " sd", " change", " low", " high", " p", " p corrected")
     wanted = [*order, *(f"{name}{part}" for name in names for part in parts), "reason"]
     columns = [column for column in wanted if any(line.get(column) is not None for line in lines)]

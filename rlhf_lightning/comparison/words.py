@@ -67,10 +67,15 @@ def _listed(items: Sequence[str]) -> str:
 def win_text(wins: Mapping[str, WinRate]) -> str:
     """Win rates in a line; empty where there are none."""
     told = [
-        f"{win.rate:.0%} by {clean(name)} ({win.low:.0%} to {win.high:.0%}; {win.level:.0%} at equal length)"
+        f"{_percent(win.rate)} % by {clean(name)} ({_percent(win.low)} to {_percent(win.high)}; "
+        f"{_percent(win.level)} % at equal length)"
         for name, win in wins.items()
     ]
     return f"Its answers win {', '.join(told)}." if told else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
 
 
 def method(rows: Sequence[Row], tests: Tests) -> str:
@@ -78,8 +83,8 @@ def method(rows: Sequence[Row], tests: Tests) -> str:
     several = max(len(row.runs) for row in rows) > 1
     seeds = " and Student's t over seeds" if several else ""
     text = (
-        f"Tests: paired bootstrap over the held-out rows ({tests.draws} resamples){seeds}; p values are corrected by Holm, "
-        f"the objective's for each other, those of all other metrics likewise; certain is p < {ALPHA:g}."
+        f"Tests: paired bootstrap over the held-out rows ({tests.draws} resamples){seeds}; p values are corrected by "
+        f"Holm, the objective's for each other, those of all other metrics likewise; certain is p < {ALPHA:g}."
     ).replace("0.05", ".05")
     if any(len(rows[i].runs) == 1 for i in [*tests.differences, *tests.against.values()]):
         text += " Where a row is one run, a test tells of its model alone, not of what another seed would give."

@@ -33,9 +33,7 @@ class WinRate(NamedTuple):
     rows: int
 
 
-def win_rate(
-    old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths: ArrayLike
-) -> WinRate | None:
+def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths: ArrayLike) -> WinRate | None:
     """How often the new scores are higher than the old ones.
 
     The part that length plays is taken out as in AlpacaEval 2 (Dubois et al., 2024, arXiv:2404.04475): the win is
