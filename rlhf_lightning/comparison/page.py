@@ -66,9 +66,9 @@ mark { background: color-mix(in srgb, var(--c1) 26%, transparent); color: inheri
 .sample small { display: block; white-space: pre-wrap; overflow-wrap: anywhere; margin-top: 4px }
 .panels.large { grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)) }
 .scroll { overflow-x: auto }
-figure text { fill: var(--ink); font-size: 11px } figure text.tick { fill: var(--dim); font-size: 10px }
+figure text { fill: var(--ink) } svg.drawn text { font-size: 12px } svg.drawn text.tick { fill: var(--dim); font-size: 11px }
 figure .grid { stroke: var(--faint); stroke-width: .5; fill: none } figure .axis { stroke: var(--dim); fill: none }
-figure .path { fill: none; stroke-width: 1; opacity: .45 } figure .mean { fill: none; stroke-width: 2 }
+figure .path { fill: none; stroke-width: 1; opacity: .6 } figure .mean { fill: none; stroke-width: 2 }
 figure .front { fill: none; stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 5 3; opacity: .7 }
 figure .run { fill: none; stroke-width: 1.7; opacity: .75 } figure .run:hover { stroke-width: 4; opacity: 1 }
 figure .halo { paint-order: stroke; stroke: var(--card); stroke-width: 3px }
@@ -223,9 +223,7 @@ def _curves_section(rows: Rows, panels: Sequence[Panel]) -> str:
     band = (
         ""
         if all(over.runs == 1 for panel in panels for over in panel.rows.values())
-        else (
-            '<p class="dim">A line is the mean over the runs of a row, its band from the lowest to the highest.</p>'
-        )
+        else ('<p class="dim">A line is the mean over the runs of a row, its band from the lowest to the highest.</p>')
     )
     for stage in dict.fromkeys(panel.stage for panel in panels):
         figures = "".join(panel_figure(panel) for panel in panels if panel.stage == stage)

@@ -271,7 +271,9 @@ def parallel_axes(rows: Rows, metrics: Sequence[str]) -> str:
 
 def _svg(parts: Sequence[str], width: float, height: float, label: str, least: float = 0) -> str:
     style = f' style="min-width:{least:.0f}px"' if least else ""
-    head = f'<svg role="img" aria-label="{escape(clean(label))}" viewBox="0 0 {width:g} {height:g}"{style}>'
+    head = (
+        f'<svg class="drawn" role="img" aria-label="{escape(clean(label))}" viewBox="0 0 {width:g} {height:g}"{style}>'
+    )
     return f"{head}{''.join(parts)}</svg>"
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.comparison.rows import Row, Rows, why_left_out
-from rlhf_lightning.comparison.significance import Tests
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import COLUMN_GROUPS, PolicyResult, RunResults
 from rlhf_lightning.report.runs import Run, first_policy, sft_policy
@@ -20,6 +19,8 @@ from rlhf_lightning.report.summary import GROUP_TITLES, best, clean, decimals, n
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from rlhf_lightning.comparison.significance import Tests
 
 ARROWS = {"max": " ↑", "min": " ↓"}
 
@@ -114,17 +115,19 @@ def _gain_field(
 ) -> Field:
     """What the final policies gained over another policy of the same run."""
     values = [[v for run in row.runs if (v := run.value(name, minus=policy)) is not None] for row in rows]
-    made = _numbers(f"over {over}", values, sign=True)
+    made = _numbers(f"over {over}", values)
+    places = decimals([mean for mean in made.numbers or [] if mean is not None])
+    made.texts = [number(mean, places, sign=True) for mean in made.numbers or []]  # the spread is beside the metric
     made.group = group_of(name, [run for row in rows for run in row.runs])
     return made
 
 
-def _numbers(title: str, values: Sequence[Sequence[float]], sign: bool = False) -> Field:
+def _numbers(title: str, values: Sequence[Sequence[float]]) -> Field:
     means = [statistics.fmean(row) if row else None for row in values]
     spread = [statistics.stdev(row) if len(row) > 1 and all(map(math.isfinite, row)) else None for row in values]
     places = decimals([mean for mean in means if mean is not None])
     texts = [
-        number(mean, places, sign=sign) + (f" ± {number(sd, places)}" if sd is not None else "")
+        number(mean, places) + (f" ± {number(sd, places)}" if sd is not None else "")
         for mean, sd in zip(means, spread, strict=True)
     ]
     return Field(title, texts, numbers=means, spread=spread)
@@ -144,6 +147,8 @@ def screen_table(fields: Sequence[Field], width: int) -> Table:
     """The comparison for the screen; what does not fit its width is named below, the last columns first to go."""
     from rich import box
     from rich.table import Table
+
+    from rlhf_lightning.comparison.significance import Tests
     from rich.text import Text
 
     shown = list(fields)
@@ -182,7 +187,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
     """Everything unrounded, a line a row: settings, runs, each metric with what the tests found, then runs left out.
 
     After a metric's mean come ``sd``, the ``change`` against the baseline row, its 95 % interval ``low`` and ``high``,
-    ``p`` and ``p corrected``.
+    ``p`` and ``p corrected``. The objective also has its gains over the first and over the fine-tuned policy.
     """
     runs = [run for row in rows.rows for run in row.runs]
     names = list(dict.fromkeys([*objectives(runs), *(n for run in runs if run.final for n in run.final.metrics)]))
@@ -202,6 +207,10 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
                 found = {"change": test.change, "low": test.low, "high": test.high, "p": test.p}
                 line |= {f"{name} {key}": value for key, value in {**found, "p corrected": test.corrected}.items()}
         lines.append(line)
+        for name in objectives(row.runs):
+            for over, policy in OTHERS.items():
+                gains = [gain for run in row.runs if (gain := run.value(name, minus=policy)) is not None]
+                line[f"{name} over {over}"] = statistics.fmean(gains) if gains else None
     for label, run in rows.left_out.items():
         known = {key: run.settings.get(key, "") for key in rows.keys}
         told = {"status": run.results.status, **known, "n": 0, "seeds": run.results.seed, "task": run.results.task}
@@ -215,7 +224,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         "task": None,
         "runs": None,
     }
-    parts = ("", " sd", " change", " low", " high", " p", " p corrected")
+    parts = ("", " sd", *(f" over {over}" for over in OTHERS), " change", " low", " high", " p", " p corrected")
     wanted = [*order, *(f"{name}{part}" for name in names for part in parts), "reason"]
     columns = [column for column in wanted if any(line.get(column) is not None for line in lines)]
     text = io.StringIO()

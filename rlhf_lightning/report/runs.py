@@ -135,7 +135,8 @@ def read_run(path: Path) -> Run:
     """Read a run folder: its results, and its settings as Hydra saved them."""
     results = RunResults.read(path / "metrics.json")
     config = {name: _read_yaml(path / ".hydra" / f"{name}.yaml") or {} for name in ("config", "hydra", "overrides")}
-    settings = dict(_flatten(hide_secrets(config["config"])))
+    composed = hide_secrets(config["config"])
+    settings = dict(_flatten(composed))
     here = str(path.resolve())
     settings = {
         name: value
@@ -149,7 +150,7 @@ def read_run(path: Path) -> Run:
     choices = {group: option for group, option in choices.items() if group.split("/")[0] not in IGNORED_ROOTS}
     choices["task"] = results.task
     overridden = [str(item).lstrip("+~").split("=")[0].split("@")[-1] for item in config["overrides"]]
-    return Run(path, results, settings, choices, overridden, config["config"])
+    return Run(path, results, settings, choices, overridden, composed)
 
 
 def _read_yaml(path: Path) -> Any:
