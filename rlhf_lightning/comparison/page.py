@@ -66,7 +66,8 @@ mark { background: color-mix(in srgb, var(--c1) 26%, transparent); color: inheri
 .sample small { display: block; white-space: pre-wrap; overflow-wrap: anywhere; margin-top: 4px }
 .panels.large { grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)) }
 .scroll { overflow-x: auto }
-figure text { fill: var(--ink) } svg.drawn text { font-size: 12px } svg.drawn text.tick { fill: var(--dim); font-size: 11px }
+figure text { fill: var(--ink) } svg.drawn text { font-size: 12px }
+svg.drawn text.tick { fill: var(--dim); font-size: 11px }
 figure .grid { stroke: var(--faint); stroke-width: .5; fill: none } figure .axis { stroke: var(--dim); fill: none }
 figure .path { fill: none; stroke-width: 1; opacity: .6 } figure .mean { fill: none; stroke-width: 2 }
 figure .front { fill: none; stroke: var(--ink); stroke-width: 1.2; stroke-dasharray: 5 3; opacity: .7 }

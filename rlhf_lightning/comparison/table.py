@@ -147,8 +147,6 @@ def screen_table(fields: Sequence[Field], width: int) -> Table:
     """The comparison for the screen; what does not fit its width is named below, the last columns first to go."""
     from rich import box
     from rich.table import Table
-
-    from rlhf_lightning.comparison.significance import Tests
     from rich.text import Text
 
     shown = list(fields)

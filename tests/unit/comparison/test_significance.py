@@ -24,18 +24,15 @@ REFERENCES = [question(row)[1] for row in range(HELD_OUT)]
 LISTS = [[reference] for reference in REFERENCES]
 
 
-@pytest.mark.parametrize("ours", [BLEU(), ChrF(), ChrF(word_order=2), TER()])
-@pytest.mark.parametrize("qualities", [(0.6, 0.62), (0.6, 0.66), (0.6, 0.8)])
+@pytest.mark.parametrize("ours", [BLEU(), ChrF(), TER()])
+@pytest.mark.parametrize("qualities", [(0.6, 0.62), (0.6, 0.66)])
 def test_it_is_sacrebleus_paired_bootstrap(ours, qualities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "SACREBLEU_SEED", "7")
     texts = [answers(quality, seed=3) for quality in qualities]
     theirs = {BLEU: sacrebleu.BLEU, ChrF: sacrebleu.CHRF, TER: sacrebleu.TER}[type(ours)]
-    options = {"word_order": ours._scorer.word_order} if isinstance(ours, ChrF) else {}
     found = {}
-    for kind, n in (("bs", 4000), ("ar", 4000)):
-        test = PairedTest(
-            list(zip("ab", texts, strict=True)), {"m": theirs(references=[REFERENCES], **options)}, None, kind, n
-        )
+    for kind, n in (("bs", 4000), ("ar", 2000)):
+        test = PairedTest(list(zip("ab", texts, strict=True)), {"m": theirs(references=[REFERENCES])}, None, kind, n)
         (found[kind],) = [result[1] for name, result in test()[1].items() if name != "System"]
     metric = CorpusMetric(ours)
     weights = Answers(4000).weights(HELD_OUT)

@@ -9,7 +9,7 @@ import sacrebleu
 
 from rlhf_lightning.report import PolicyResult, RunResults, Sample, write_samples
 
-VOCABULARY = "red green blue small large old new cat dog house tree river road city sings runs sleeps waits".split()
+VOCABULARY = ["red", "green", "blue", "small", "large", "old", "cat", "dog", "house", "tree", "river", "sings", "waits"]
 HELD_OUT = 60
 
 
