@@ -186,10 +186,11 @@ def _by_row(samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, np.nda
 
 
 def _scores(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    """(n,) each reward of the final policy's answers; NaN where it failed."""
+    """(n,) each reward and measure of the final policy's answers; NaN where a reward failed."""
     policy = run.final.name if run.final else ""
-    names = dict.fromkeys(name for sample in samples for name in sample.scores.get(policy, {}))
-    return {name: np.array([s.scores.get(policy, {}).get(name, np.nan) for s in samples]) for name in names}
+    known = [{**sample.measures.get(policy, {}), **sample.scores.get(policy, {})} for sample in samples]
+    names = dict.fromkeys(name for figures in known for name in figures)
+    return {name: np.array([figures.get(name, np.nan) for figures in known]) for name in names}
 
 
 def _metric_configs(run: Run) -> dict[str, Any]:

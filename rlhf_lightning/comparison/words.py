@@ -65,11 +65,12 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def win_text(wins: Mapping[str, WinRate]) -> str:
-    """Win rates in a line; empty where there are none."""
+    """Win rates in a line, but for those where every answer is a tie; empty where there are none."""
     told = [
         f"{_percent(win.rate)} % by {clean(name)} ({_percent(win.low)} to {_percent(win.high)}; "
         f"{_percent(win.level)} % at equal length)"
         for name, win in wins.items()
+        if (win.low, win.high) != (0.5, 0.5)
     ]
     return f"Its answers win {', '.join(told)}." if told else ""
 

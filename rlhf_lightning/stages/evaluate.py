@@ -24,15 +24,16 @@ from rlhf_lightning.stages.sharding import shard_parts
 
 
 class Sample:
-    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set.
+    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set, ``measures`` what was
+    measured of the answer beside its text: ``length`` in tokens, ``eos_rate`` of 1 if it ended by itself, ``kl``.
 
     Neither a tuple nor a dataclass: Lightning would take those apart to move what is in them to a device.
     """
 
-    __slots__ = ("completion", "id", "row")
+    __slots__ = ("completion", "id", "measures", "row")
 
-    def __init__(self, id: int, row: PromptRow, completion: str) -> None:
-        self.id, self.row, self.completion = id, row, completion
+    def __init__(self, id: int, row: PromptRow, completion: str, measures: dict[str, float] | None = None) -> None:
+        self.id, self.row, self.completion, self.measures = id, row, completion, measures or {}
 
 
 class Evaluator(nn.Module):
@@ -91,10 +92,13 @@ class Evaluator(nn.Module):
             for name, values in scores.items():
                 self.means[name].update(values[~values.isnan()])  # type: ignore[operator]
             self.unscored.update(self.rewards.total(scores).isnan().float())
+        measures = [{"length": float(n), "eos_rate": float(end)} for n, end in zip(lengths, ended, strict=True)]
         if self.reference is not None and isinstance(policy, Policy):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
             self.kl.update(kl)
-        return [Sample(int(batch.ids[i]), row, text) for i, row, text in zip(keep, rows, texts, strict=True)]
+            measures = [{**known, "kl": value} for known, value in zip(measures, kl.tolist(), strict=True)]
+        ids = [int(batch.ids[i]) for i in keep]
+        return [Sample(*sample) for sample in zip(ids, rows, texts, measures, strict=True)]
 
     def compute(self) -> dict[str, float]:
         """All measures by name, over all ranks, and start anew."""

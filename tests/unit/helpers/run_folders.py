@@ -66,6 +66,7 @@ def write_run(
             [reference],
             {name: texts[name][row] for name in policies},
             {name: {"gold": round(gold(texts[name][row], reference), 6)} for name in policies},
+            {name: {"eos_rate": 1.0, "kl": float(place)} for place, name in enumerate(policies)},
         )
         for row, (prompt, reference) in enumerate(questions)
     ]
