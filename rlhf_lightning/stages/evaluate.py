@@ -24,8 +24,10 @@ from rlhf_lightning.stages.sharding import shard_parts
 
 
 class Sample:
-    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set, ``measures`` what was
-    measured of the answer beside its text: ``length`` in tokens, ``eos_rate`` of 1 if it ended by itself, ``kl``.
+    """A held-out prompt and what the model answered; ``id`` is the row's position in its data set.
+
+    ``measures`` is what was measured of the answer beside its text: ``length`` in tokens, ``eos_rate``, which is 1 if
+    it ended by itself, and ``kl``.
 
     Neither a tuple nor a dataclass: Lightning would take those apart to move what is in them to a device.
     """
