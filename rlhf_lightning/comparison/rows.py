@@ -54,7 +54,9 @@ class Rows:
     """What is compared."""
 
     keys: list[str]
-    """The settings that tell rows apart: the columns beside the results."""
+    """The settings by which runs were told apart: the columns beside the results, those of the names first."""
+    telling: int
+    """How many of them make the names."""
     rows: list[Row]
     """Sorted by the values of the settings, numbers as numbers."""
     left_out: dict[str, Run]
@@ -102,7 +104,7 @@ def _ends(name: str) -> list[str]:
 
 
 def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = False) -> Rows:
-    """Sort runs into rows.
+    """Sort runs into rows, named by as few settings as tell them apart.
 
     Runs of other tasks or other stages are never in one row. Runs that are not finished are in none.
 
@@ -120,11 +122,16 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
     keys = setting_names(runs, group_by) if group_by else list(differing_settings(finished))
     keys = [key for key in keys if group_by or each or key != "seed"]
     keys += [key for key in ("task", "stages") if key not in keys and len({_value(r, key) for r in finished}) > 1]
+    telling = keys
+    if not group_by:
+        telling = _telling({key: [_value(run, key) for run in finished] for key in keys})
+        keys = [*telling, *(key for key in keys if key not in telling)]
     told_apart = _told_apart(done, keys, group_by, each)
     rows = []
     for values, same in sorted(told_apart.items(), key=lambda item: [natural(value) for value in item[0]]):
         settings = dict(zip(keys, values, strict=False))
-        name = ", ".join([*(f"{key}={value}" for key, value in settings.items()), *values[len(keys) :]])
+        names = [f"{key}={settings[key]}" for key in telling]
+        name = ", ".join([*names, *values[len(keys) :]])
         first = next(label for label, run in done.items() if run is same[0])
         if each or not name or len(name) > NAME_LIMIT:
             name = first if len(same) == 1 else "all runs" if len(told_apart) == 1 else f"{first} and its like"
@@ -132,7 +139,23 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
             Row(name, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
         )
     left_out = {label: run for label, run in labels.items() if label not in done}
-    return Rows(keys, rows, left_out, labels)
+    return Rows(keys, len(telling), rows, left_out, labels)
+
+
+def _telling(columns: dict[str, list[str]]) -> list[str]:
+    """Settings that are enough to tell runs apart as well as all do, found one by one; in the order given.
+
+    >>> _telling({"a": ["1", "1", "2"], "b": ["x", "x", "x"], "c": ["1", "1", "2"], "d": ["5", "6", "5"]})
+    ['a', 'd']
+    """
+
+    def kinds(names: Sequence[str]) -> int:
+        return len(set(zip(*(columns[name] for name in names), strict=True)))
+
+    found: list[str] = []
+    while kinds(found) < kinds(list(columns)):
+        found.append(max(columns, key=lambda name: kinds([*found, name])))  # the first of those that are as good
+    return [name for name in columns if name in found]
 
 
 def _told_apart(

@@ -62,9 +62,10 @@ def table_fields(rows: Rows, metric: str | None = None, tests: Tests | None = No
     fields = [Field("run", [rows.label(row.runs[0]) for row in rows.rows])] if single or not rows.keys else []
     if not single and not rows.keys:
         fields = [Field("runs", [row.name for row in rows.rows])]
-    fields += [Field(key, [row.settings[key] for row in rows.rows]) for key in rows.keys]
-    if not single:
-        fields.append(Field("n", [str(len(row.runs)) for row in rows.rows]))
+    settings = [Field(key, [row.settings[key] for row in rows.rows]) for key in rows.keys]
+    if not single:  # before the settings that the names can do without, which leave a narrow screen first
+        settings.insert(rows.telling, Field("n", [str(len(row.runs)) for row in rows.rows]))
+    fields += settings
     leading = [metric] if metric else objectives(runs)
     for name in leading:
         fields.append(_metric_field(name, rows.rows, tests))

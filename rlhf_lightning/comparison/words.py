@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rlhf_lightning.comparison.rows import Row, Rows, why_left_out
 from rlhf_lightning.comparison.significance import ALPHA, Difference, Tests
+from rlhf_lightning.report.runs import setting
 from rlhf_lightning.report.summary import clean, decimals, number
 from rlhf_lightning.report.winrate import WinRate
 
@@ -122,7 +123,10 @@ def left_out_lines(rows: Rows) -> list[str]:
     """The runs that take no part, each with its settings where they are known, its status and reason."""
     lines = []
     for label, run in rows.left_out.items():
-        known = [f"{key}={run.settings[key]}" for key in (*rows.keys, "seed") if key in run.settings]
-        about = f" ({', '.join(dict.fromkeys(known))})" if known else ""
+        named = dict.fromkeys(
+            [*rows.keys[: rows.telling], *(key for key in rows.keys if key in run.overridden), "seed"]
+        )
+        known = [f"{key}={setting(run, key)}" for key in named if setting(run, key) != "-"]
+        about = f" ({', '.join(known)})" if known else ""
         lines.append(clean(f"{label}{about} {why_left_out(run)}"))
     return lines

@@ -149,6 +149,10 @@ def read_run(path: Path) -> Run:
     choices = {str(group).split("@")[-1]: str(option) for group, option in chosen.items()}
     choices = {group: option for group, option in choices.items() if group.split("/")[0] not in IGNORED_ROOTS}
     choices["task"] = results.task
+    for item in map(str, config["overrides"]):  # Hydra keeps no choice of a group of which several were chosen
+        group, _, several = item.lstrip("+~").partition("=")
+        if several.startswith("[") and group not in {*settings, *IGNORED_ROOTS}:
+            choices.setdefault(group.split("@")[-1], several)
     overridden = [str(item).lstrip("+~").split("=")[0].split("@")[-1] for item in config["overrides"]]
     return Run(path, results, settings, choices, overridden, composed)
 

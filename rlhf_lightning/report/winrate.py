@@ -50,7 +50,7 @@ def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths
     """
     a, b = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
     longer = np.asarray(new_lengths, dtype=float) - np.asarray(old_lengths, dtype=float)
-    a, b, longer = (x.reshape(len(x), -1) for x in (a, b, longer))
+    a, b, longer = (x[:, None] if x.ndim == 1 else x for x in (a, b, longer))
     known = (np.isfinite(a) & np.isfinite(b)).all(1)
     a, b, longer = a[known], b[known], longer[known]
     n = len(a)

@@ -77,6 +77,15 @@ def test_a_config_group_stands_for_the_settings_it_brings(tmp_path):
     }
 
 
+def test_several_options_of_a_group_are_a_choice(tmp_path):
+    for name, choice in {"a": "[learned,chrf]", "b": "learned"}.items():
+        folder = write_run(tmp_path / name)
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- rewards={choice}\n- stages=[sft,ppo]\n")
+        chosen = "rewards: learned" if name == "b" else "other: x"
+        (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    choices:\n      {chosen}\n")
+    assert differing_settings(find_runs([tmp_path]))["rewards"] == ["[learned,chrf]", "learned"]
+
+
 def test_a_secret_is_no_setting_to_show(tmp_path):
     for name in "ab":
         folder = write_run(tmp_path / name)

@@ -85,6 +85,17 @@ def test_the_same_seed_twice_makes_two_rows(tmp_path: Path) -> None:
     assert len(make_rows(find_runs([tmp_path])).rows) == 5
 
 
+def test_names_are_of_as_few_settings_as_tell_rows_apart(tmp_path: Path) -> None:
+    for i, (kl_coef, lr) in enumerate([("0.1", "1e-3"), ("0.1", "1e-3"), ("0.2", "2e-3"), ("0.3", "2e-3")]):
+        folder = write_run(tmp_path / str(i), kl_coef, seed=i)
+        config = folder / ".hydra" / "config.yaml"
+        config.write_text(config.read_text() + f"a_rate: {lr}\n")
+    rows = make_rows(find_runs([tmp_path]))
+    assert [row.name for row in rows.rows] == ["ppo.kl_coef=0.1", "ppo.kl_coef=0.2", "ppo.kl_coef=0.3"]
+    assert rows.keys == ["ppo.kl_coef", "a_rate"]
+    assert rows.telling == 1
+
+
 def test_a_row_is_found_by_what_a_user_calls_it(sweep: Path) -> None:
     rows = make_rows(find_runs([sweep]))
     assert [rows.find(name) for name in (None, "kl_coef=0.1", "ppo.kl_coef=0.02", "9")] == [0, 2, 1, 1]

@@ -51,7 +51,7 @@ def test_an_objective_that_is_not_certain_is_told_with_its_interval() -> None:
 
 
 def test_certain_gains_come_first_and_all_rows_are_named() -> None:
-    rows = Rows(["lr"], [row(f"lr={i}") for i in range(4)], {}, {})
+    rows = Rows(["lr"], 1, [row(f"lr={i}") for i in range(4)], {}, {})
     found = Found({1: 0, 2: 0, 3: 0}, 2000, untested={3: "there is no samples.jsonl to test with"})
     found.differences = {1: {"gold": changed(0.01, 0.5, True)}, 2: {"gold": changed(0.1, 0.01, True)}}
     found.wins = {2: {"gold": WinRate(0.6, 0.55, 0.65, 0.58, 0.5, 0.6, 100)}}
