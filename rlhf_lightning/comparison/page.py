@@ -14,7 +14,7 @@ from typing import Any
 from rlhf_lightning.comparison.answers import held_out_rows
 from rlhf_lightning.comparison.importance import FEWEST_RUNS, importances
 from rlhf_lightning.comparison.pictures import Panel, curve_panels, frontier, panel_figure, parallel_axes
-from rlhf_lightning.comparison.rows import Rows
+from rlhf_lightning.comparison.rows import Row, Rows
 from rlhf_lightning.comparison.significance import Difference, Tests
 from rlhf_lightning.comparison.table import ARROWS, Field, csv_text, objectives, scale_note, short
 from rlhf_lightning.comparison.words import change_text, findings, left_out_lines, method, p_text
@@ -43,8 +43,7 @@ STYLE = """
 table.sortable th button { all: unset; cursor: pointer; font-weight: 600 }
 table.sortable th[aria-sort=ascending] button::after { content: " ▲" }
 table.sortable th[aria-sort=descending] button::after { content: " ▼" }
-table.sortable tbody th { white-space: nowrap; max-width: 300px; overflow: hidden; text-overflow: ellipsis;
-  background: var(--card) }
+table.sortable tbody th { min-width: min(230px, 34vw) }
 table.sortable thead tr:first-child th { padding-bottom: 0; font-size: 12px; text-transform: uppercase;
   letter-spacing: .06em; font-weight: 400 }
 table.sortable thead tr:last-child th { border-top: 0; padding-top: 2px }
@@ -150,10 +149,29 @@ def _findings_section(rows: Rows, tests: Tests | None) -> str:
 def _table_section(rows: Rows, fields: Sequence[Field], tests: Tests | None) -> str:
     if not rows.rows:
         return "<p>No run has finished.</p>"
-    settings = [field for field in fields if not field.group and field.title not in ("run", "runs")]
-    if len(rows.keys) == 1:  # it is the row's name
-        settings = [field for field in settings if field.title not in rows.keys]
-    shown = [*settings, *(field for field in fields if field.group)]
+    results = _table(rows, [field for field in fields if field.group or field.title == "n"], tests, "results")
+    settings = [field for field in fields if not field.group and field.title in rows.keys]
+    folded = ""
+    if len(settings) > 1:  # one is the row's name
+        table = _table(rows, settings, None, "settings")
+        folded = f"<details><summary>Settings that differ</summary>{table}</details>"
+    note = scale_note(fields)
+    stars = "" if tests is None else " Below it the change against the baseline, * where it is certain."
+    several = any(len(row.runs) > 1 for row in rows.rows)
+    spread = " ± is the standard deviation over the runs of a row." if several else ""
+    buttons = "".join(
+        f'<button type="button" class="plain" id="get-{what}">{title} as CSV</button>'
+        for what, title in (("table", "Table"), ("curves", "Drawn curves"), ("answers", "Answers"))
+    )
+    return (
+        f"<h2>Results of the final policies</h2>{results}"
+        f'<p class="dim">Bold: the best.{spread}{stars} {html_text(note)}</p>{folded}'
+        f'<div class="buttons needs-script" hidden>{buttons}</div>'
+    )
+
+
+def _table(rows: Rows, shown: Sequence[Field], tests: Tests | None, about: str) -> str:
+    """A table that the script makes sortable."""
     titles, heads, last = ["<th></th>"], ['<th scope="col">row</th>'], ""
     for field in shown:
         title = GROUP_TITLES.get(field.group, "") if field.group != last else ""
@@ -170,22 +188,9 @@ def _table_section(rows: Rows, fields: Sequence[Field], tests: Tests | None) -> 
             test = tests.differences.get(i, {}).get(field.metric) if tests else None
             cells.append(_cell(field, i, test))
         body.append(f"<tr>{''.join(cells)}</tr>")
-    note = scale_note(fields)
-    stars = "" if tests is None else " Below it the change against the baseline, * where it is certain."
-    several = any(len(row.runs) > 1 for row in rows.rows)
-    spread = " ± is the standard deviation over the runs of a row." if several else ""
-    table = (
-        f'<div class="card" tabindex="0" role="region" aria-label="table of results"><table class="sortable"><thead>'
-        f"<tr>{''.join(titles)}</tr><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
-    buttons = "".join(
-        f'<button type="button" class="plain" id="get-{what}">{title} as CSV</button>'
-        for what, title in (("table", "Table"), ("curves", "Drawn curves"), ("answers", "Answers"))
-    )
     return (
-        f"<h2>Results of the final policies</h2>{table}"
-        f'<p class="dim">Bold: the best.{spread}{stars} {html_text(note)}</p>'
-        f'<div class="buttons needs-script" hidden>{buttons}</div>'
+        f'<div class="card" tabindex="0" role="region" aria-label="table of {about}"><table class="sortable"><thead>'
+        f"<tr>{''.join(titles)}</tr><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -193,7 +198,8 @@ def _cell(field: Field, i: int, test: Difference | None) -> str:
     value = field.numbers[i] if field.numbers else None
     sort = f' data-value="{value:.10g}"' if value is not None and math.isfinite(value) else ""
     sort = sort or (' data-value=""' if field.numbers else "")
-    text = field.texts[i].removesuffix(" *").replace("-", "\N{MINUS SIGN}") if field.numbers else field.texts[i]
+    text = field.texts[i].removesuffix(" *")
+    text = text.replace("-", "\N{MINUS SIGN}") if value is not None else text
     small = ""
     if test is not None:
         kind = {"better": ' class="good"', "worse": ' class="bad"'}.get(test.verdict, "")
@@ -209,7 +215,10 @@ def _legend(rows: Rows) -> str:
 
 
 def _frontier_section(rows: Rows, leading: Sequence[str]) -> str:
-    figures = "".join(frontier(rows.rows, name) for name in leading)
+    by_task: dict[str, dict[int, Row]] = {}
+    for i, row in enumerate(rows.rows):
+        by_task.setdefault(row.task, {})[i] = row
+    figures = "".join(frontier(same, name) for same in by_task.values() for name in leading)
     if not figures:
         return ""
     about = (

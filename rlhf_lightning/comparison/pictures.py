@@ -125,15 +125,19 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def frontier(rows: Sequence[Row], metric: str) -> str:
-    """The final policies' metric over their KL: small dots are runs, rings the means of rows; paths of the training.
+def frontier(rows: dict[int, Row], metric: str) -> str:
+    """The final policies' metric over their KL: small dots are runs, rings the means of rows of several.
 
     Thin lines are what validation measured on the way. The dashed line is the Pareto front of the means. Empty where no
     run has both.
+
+    Args:
+        rows: of one task, by their places in the comparison, which are their colours.
+        metric: to draw.
     """
     ends: dict[int, list[tuple[float, float, Run]]] = {}
     paths: dict[int, list[list[tuple[float, float]]]] = {}
-    for i, row in enumerate(rows):
+    for i, row in rows.items():
         for run in row.runs:
             kl, value = run.value("kl"), run.value(metric)
             if kl is not None and value is not None and math.isfinite(kl) and math.isfinite(value):
@@ -154,8 +158,8 @@ def frontier(rows: Sequence[Row], metric: str) -> str:
     parts = [frame.axes("KL from the reference policy", plain_words(metric))]
     for i, ways in paths.items():
         parts += [f'<polyline class="path" {_stroke(i)} points="{frame.points(way)}"/>' for way in ways if len(way) > 1]
-    front = pareto_front(list(means.values()), rows[0].direction(metric))
     places = list(means)
+    front = pareto_front(list(means.values()), rows[places[0]].direction(metric))
     best = [means[places[j]] for j in front]
     if len(best) > 1:
         parts.append(f'<polyline class="front" points="{frame.points(best)}"/>')
@@ -174,13 +178,15 @@ def frontier(rows: Sequence[Row], metric: str) -> str:
         while any(abs(at - other) < LABEL_HEIGHT and abs(x - near) < 0.5 * WIDTH for near, other in taken):
             at += 2
         taken.append((x, at))
-        name = html_text(_short(rows[i].name, 34))
+        name = html_text(_short(rows[i].tag, 34))
         if len(ends[i]) > 1:
             parts.append(f'<circle class="mean" cx="{x:.1f}" cy="{y:.1f}" r="5" {_stroke(i)}/>')
         anchor = 'text-anchor="end" ' if left else ""
-        parts.append(f'<text {anchor}x="{x + (-9 if left else 9):.1f}" y="{at:.1f}" {_fill(i)}>{name}</text>')
-    label = f"{plain_words(metric)} against KL of all final policies"
-    return figure(f"{plain_words(metric)} against KL", _svg(parts, WIDTH, HEIGHT, label))
+        parts.append(
+            f'<text class="halo" {anchor}x="{x + (-9 if left else 9):.1f}" y="{at:.1f}" {_fill(i)}>{name}</text>'
+        )
+    label = f"{rows[places[0]].task}: {plain_words(metric)} against KL of all final policies"
+    return figure(f"{plain_words(metric)} against KL", _svg(parts, WIDTH, HEIGHT, label), rows[places[0]].task)
 
 
 class _Frame:

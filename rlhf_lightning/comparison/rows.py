@@ -20,6 +20,8 @@ class Row:
 
     name: str
     """What tells it apart from the other rows, in words."""
+    tag: str
+    """The same without the settings' names, where there is little room."""
     settings: dict[str, str]
     """The settings by which rows are told apart, and this row's values."""
     runs: list[Run]
@@ -135,8 +137,9 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
         first = next(label for label, run in done.items() if run is same[0])
         if each or not name or len(name) > NAME_LIMIT:
             name = first if len(same) == 1 else "all runs" if len(told_apart) == 1 else f"{first} and its like"
+        tag = ", ".join([*(settings[key] for key in telling), *values[len(keys) :]]) if "=" in name else name
         rows.append(
-            Row(name, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
+            Row(name, tag, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
         )
     left_out = {label: run for label, run in labels.items() if label not in done}
     return Rows(keys, len(telling), rows, left_out, labels)

@@ -83,13 +83,13 @@ def test_rows_are_drawn_with_a_band(sweep: Path) -> None:
 
 
 def test_the_frontier_has_every_run_its_path_and_the_front(sweep: Path) -> None:
-    drawn = frontier(make_rows(find_runs([sweep])).rows, "gold")
+    drawn = frontier(dict(enumerate(make_rows(find_runs([sweep])).rows)), "gold")
     svg = ElementTree.fromstring(re.search("<svg.*</svg>", drawn)[0])
     by_class = [element.get("class") for element in svg.iter()]
     assert (by_class.count("path"), by_class.count("mean")) == (6, 2)
     assert len([element for element in svg.iter("circle") if element.get("class") is None]) == 6
     assert "ppo.kl_coef=0.1, seed 2: gold" in drawn
-    assert frontier(make_rows(find_runs([sweep])).rows, "bleu") == ""
+    assert frontier(dict(enumerate(make_rows(find_runs([sweep])).rows)), "bleu") == ""
 
 
 def test_every_run_is_a_line_through_its_settings_and_results(sweep: Path) -> None:

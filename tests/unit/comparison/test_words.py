@@ -17,7 +17,7 @@ from rlhf_lightning.report.winrate import WinRate
 
 def row(name: str, seeds: tuple[int, ...] = (1, 2)) -> Row:
     results = [RunResults("qa", seed, objective="gold", policies=[PolicyResult("ppo")]) for seed in seeds]
-    return Row(name, {"lr": name[-1]}, [Run(Path(f"/{name}/{one.seed}"), one) for one in results])
+    return Row(name, name, {"lr": name[-1]}, [Run(Path(f"/{name}/{one.seed}"), one) for one in results])
 
 
 def changed(change: float, p: float, better: bool | None) -> Difference:
