@@ -42,6 +42,11 @@ class CollectSamples(L.Callback):
         self.samples = of_all_ranks(self.samples, trainer)
 
 
+def _numbers_of(sample: Sample, *measures: str) -> dict[str, float]:
+    """An answer's rewards, and those of its measures that are known."""
+    return {**sample.scores, **{name: sample.measures[name] for name in measures if name in sample.measures}}
+
+
 class LogSamples(L.Callback):
     """Shows what the model answers while it is trained, in the loggers that can show more than numbers.
 
@@ -98,9 +103,9 @@ class LogSamples(L.Callback):
         if outputs is None or trainer.sanity_checking or not shows_more_than_numbers(trainer.loggers):
             return
         for sample in outputs["samples"]:
-            for name, value in {**sample.scores, "length": sample.length}.items():
-                if value is not None and math.isfinite(value):
-                    self._numbers.setdefault(name, []).append(float(value))
+            for name, value in _numbers_of(sample, "length", "kl").items():
+                if math.isfinite(value):
+                    self._numbers.setdefault(name, []).append(value)
         if batch_idx:
             return
         seen = getattr(pl_module, "totals", {}).get((self.axis or "").rpartition("/")[2])
@@ -113,7 +118,7 @@ class LogSamples(L.Callback):
                     "reference": " | ".join(sample.row.references),
                     "before": self.before.get(sample.id),
                     "now": sample.completion,
-                    **sample.scores,
+                    **_numbers_of(sample, "kl"),
                 }
             )
 

@@ -128,7 +128,8 @@ def recall(run: Run) -> None:
     for sample in read_samples(run.dir / "samples.jsonl"):
         for name in (policy.name for policy in run.results.policies):
             if name in sample.completions:
-                made = Sample(int(sample.id), rows[int(sample.id)], sample.completions[name])
+                measures = sample.measures.get(name, {})
+                made = Sample(int(sample.id), rows[int(sample.id)], sample.completions[name], measures)
                 run.answers.setdefault(name, []).append(made)
                 for reward, value in sample.scores.get(name, {}).items():
                     scores.setdefault(name, {}).setdefault(reward, []).append(value)

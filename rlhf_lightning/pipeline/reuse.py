@@ -128,7 +128,7 @@ def keep(run: Run, step: str, kept: Path, policies: int, notes: int, answered: s
         "exported": {stage: count for stage, count in results.exported.items() if stage == step},
         "reward_model": results.reward_model if step == "reward" else None,
         "held_out": results.held_out,
-        "answers": {name: [[s.id, s.completion] for s in run.answers[name]] for name in answered},
+        "answers": {name: [[s.id, s.completion, s.measures] for s in run.answers[name]] for name in answered},
     }
 
     def fill(folder: Path) -> None:
@@ -155,7 +155,7 @@ def take(run: Run, step: str, kept: Path) -> None:
     if made["reward_model"] is not None:
         results.reward_model = made["reward_model"]
     for name, answers in made["answers"].items():
-        run.answers[name] = [Sample(id, run.data.test[id], completion) for id, completion in answers]
+        run.answers[name] = [Sample(id, run.data.test[id], text, measures) for id, text, measures in answers]
     if is_rank_zero():
         _copy_stage(kept, run.dir / step)
     wait_for_all()

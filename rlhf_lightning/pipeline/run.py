@@ -273,6 +273,7 @@ def report_samples(run: Run) -> list[ReportSample]:
             sample = made.setdefault(s.id, ReportSample(s.id, transcript(s.row.prompt.text), s.row.references))
             sample.completions[policy] = s.completion
             sample.scores[policy] = {k: round(float(v[position]), 6) for k, v in scores.items()}
+            sample.measures[policy] = {k: round(v, 6) for k, v in s.measures.items()}
     return [sample for _, sample in sorted(made.items())]
 
 

@@ -76,6 +76,14 @@ class Area(NamedTuple):
     color: int
 
 
+class Band(NamedTuple):
+    """What lies between two curves, to draw behind lines: faint, in a colour as `Line` has it."""
+
+    low: Curve
+    high: Curve
+    color: int
+
+
 def read_curves(run_dir: str | Path, stages: Iterable[str]) -> dict[str, dict[str, Curve]]:
     """Stage to logged name to curve, of the stages that have a ``metrics.csv``.
 
@@ -154,7 +162,7 @@ def time_of(stage: str) -> str:
     return TIMES[stage == "ppo"]
 
 
-def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: str = "") -> str:
+def draw(lines: Sequence[Line | Area | Band], *, label: str, x_label: str = "step", y_label: str = "") -> str:
     """One small picture as an ``<svg>`` element, its colours the page's variables ``--ink``, ``--faint``, ``--c0``...
 
     Args:
@@ -167,7 +175,7 @@ def draw(lines: Sequence[Line], *, label: str, x_label: str = "step", y_label: s
 
 
 def draw_together(
-    parts: Sequence[tuple[str, Sequence[Line | Area]]],
+    parts: Sequence[tuple[str, Sequence[Line | Area | Band]]],
     *,
     label: str,
     x_label: str = "step",
@@ -177,7 +185,7 @@ def draw_together(
     """Pictures one above the other that share the horizontal axis, as one ``<svg>`` element; see `draw`.
 
     Args:
-        parts: of each the title of its vertical axis, and its lines or the layers of its stack.
+        parts: of each the title of its vertical axis, and its lines and bands or the layers of its stack.
         label: what the picture shows, for readers that cannot see it.
         x_label: the title of the horizontal axis.
         mark: where a vertical line goes through all of them.
@@ -222,7 +230,10 @@ def draw_together(
         stacked = figure.subplots(len(parts), sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
         for axes, (y_label, lines) in zip(stacked, parts, strict=True):
             for line in lines:
-                _fill(axes, line) if isinstance(line, Area) else _plot(axes, line)
+                if isinstance(line, Line):
+                    _plot(axes, line)
+                else:
+                    _fill(axes, line) if isinstance(line, Area) else _shade(axes, line)
             if from_zero:
                 axes.set_ylim(bottom=0)
             if mark is not None:
@@ -256,6 +267,12 @@ def _fill(axes: Any, area: Area) -> None:
     color = LINE_COLORS[area.color % len(LINE_COLORS)]
     # The thin line of the same colour closes the seam that is seen where two areas meet.
     axes.stairs(area.high, area.edges, baseline=area.low, fill=True, facecolor=color, edgecolor=color, linewidth=0.3)
+
+
+def _shade(axes: Any, band: Band) -> None:
+    low, high = thin_out(band.low), thin_out(band.high)
+    color = LINE_COLORS[band.color % len(LINE_COLORS)]
+    axes.fill_between(low.steps, low.values, high.values, color=color, alpha=0.16, linewidth=0)
 
 
 def thin_out(curve: Curve, limit: int = MAX_POINTS) -> Curve:

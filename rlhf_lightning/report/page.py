@@ -1,7 +1,9 @@
-"""The frame of every page: one HTML file, its style inside, no script and nothing fetched, light and dark."""
+"""The frame of every page: one HTML file, its style inside, nothing fetched, light and dark."""
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
@@ -85,7 +87,7 @@ ul.plain { padding-left: 20px; margin: 6px 0 } code { overflow-wrap: anywhere }
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The page's own content security policy: even markup that slipped through could neither run nor fetch anything."""
+"""A page's own content security policy: even markup that slipped through could neither run nor fetch anything."""
 
 
 def html_text(text: object) -> str:
@@ -93,13 +95,25 @@ def html_text(text: object) -> str:
     return escape(clean(text))
 
 
-def page(title: str, body: str) -> str:
-    """A whole page around a body that is HTML already; the title is escaped here."""
+def page(title: str, body: str, style: str = "", script: str = "") -> str:
+    """A whole page around a body that is HTML already; the title is escaped here.
+
+    Args:
+        title: its title.
+        body: what it shows.
+        style: rules beside those of every page.
+        script: the one script that may run, named by its hash in the page's policy.
+    """
+    policy, scripts = POLICY, ""
+    if script:
+        digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, scripts = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{html_text(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{html_text(title)}</title><style>{STYLE}{style}</style></head>\n"
+        f"<body><main>\n{body}\n</main>{scripts}</body></html>\n"
     )
 
 

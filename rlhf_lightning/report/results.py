@@ -167,6 +167,8 @@ class Sample:
     """Policy name to its completion."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """Policy name to the scores of its completion by name."""
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Policy name to what was measured of its completion beside the text: ``length``, ``eos_rate``, ``kl``."""
 
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
@@ -194,7 +196,7 @@ def read_samples(path: str | Path) -> list[Sample]:
             raise UserError(f"{place}: expected an object, not {_kind(content)}")
         row = _Fields(content, place)
         completions = row.inside("completions")
-        scores = row.inside("scores")
+        scores, measures = row.inside("scores"), row.inside("measures")
         samples.append(
             Sample(
                 id=content.get("id", number - 1),
@@ -202,6 +204,7 @@ def read_samples(path: str | Path) -> list[Sample]:
                 references=row.texts("references"),
                 completions={name: completions.text(name) for name in completions.content},
                 scores={name: scores.numbers(name) for name in scores.content},
+                measures={name: measures.numbers(name) for name in measures.content},
             )
         )
     return samples

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.report.results import PolicyResult, RunResults
+from rlhf_lightning.report.curves import Curve, read_curves
+from rlhf_lightning.report.results import PolicyResult, RunResults, Sample, read_samples
+from rlhf_lightning.report.secrets import hide_secrets
 
-# Where a run lies and what it is called says nothing about why it came out as it did.
-IGNORED_ROOTS = {"hydra", "paths", "logger"}
+# Where a run lies, what it is called and what it showed says nothing about why it came out as it did.
+IGNORED_ROOTS = {
+    "hydra",
+    "paths",
+    "logger",
+    "resume",
+    "max_time",
+    "reuse",
+    "dry_run",
+    "sweep",
+    "launcher",
+    "samples",
+    "profile",
+    "checkpoint",
+}
 IGNORED_NAMES = {
     "dir",
     "cwd",
@@ -24,21 +40,46 @@ IGNORED_NAMES = {
     "dirpath",
     "default_root_dir",
     "run_name",
+    "enable_progress_bar",
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """A run folder, read."""
+    """A run, read: a folder, or what another place that keeps runs has of one."""
 
     path: Path
+    """Its folder; of a run from elsewhere a name in the form of a path."""
     results: RunResults
-    settings: dict[str, str]
+    settings: dict[str, str] = field(default_factory=dict)
     """Dotted key of the composed config to its value as text."""
-    choices: dict[str, str]
+    choices: dict[str, str] = field(default_factory=dict)
     """Config group to the option chosen; the settings below a group that differs are summed up by it."""
-    overridden: list[str]
+    overridden: list[str] = field(default_factory=list)
     """The keys given on the command line."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The composed config, interpolations as they stand in it."""
+    logged: dict[str, dict[str, Curve]] | None = None
+    """What `curves` gives; None: still to be read from the folder."""
+    answered: list[Sample] | None = None
+    """What `samples` gives; None: still to be read from the folder."""
+
+    def curves(self) -> dict[str, dict[str, Curve]]:
+        """Stage to logged name to curve."""
+        if self.logged is None:
+            self.logged = read_curves(self.path, self.results.stages)
+        return self.logged
+
+    def samples(self) -> list[Sample]:
+        """The held-out rows with what each policy answered; empty where the run has none."""
+        if self.answered is None:
+            self.answered = read_samples(self.path / "samples.jsonl")
+        return self.answered
+
+    @property
+    def final(self) -> PolicyResult | None:
+        """The last policy that was measured."""
+        return self.results.policies[-1] if self.results.policies else None
 
     def value(self, metric: str, minus: Callable[[RunResults], PolicyResult | None] | None = None) -> float | None:
         """The final policy's value of a metric, or what it gained over another policy of the run."""
@@ -82,20 +123,33 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
                 subfolders.clear()  # a run holds no runs, but models and checkpoints of any size
         if not below:
             raise UserError(f"no runs found under {path}: no folder there holds a metrics.json")
-        for folder in sorted(below, key=_natural_order):
-            found.setdefault(folder.resolve(), read_run(folder))
+        for folder in sorted(below, key=lambda folder: natural(str(folder))):
+            found.setdefault(folder.resolve(), read_run(folder.resolve()))
     return list(found.values())
 
 
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+def natural(text: str) -> list[tuple[float, str]]:
+    """A key that sorts texts by the numbers in them: 2 before 10, 2e-05 before 0.0001, -1 before 0.5.
+
+    >>> sorted(["job 10", "job 9"], key=natural), sorted(["0.1", "2e-05", "-1"], key=natural)
+    (['job 9', 'job 10'], ['-1', '2e-05', '0.1'])
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return [(value, "")]
+    parts = re.split(r"(\d+)", text)
+    return [(float(part), "") if part.isdecimal() else (math.inf, part) for part in parts if part]
 
 
 def read_run(path: Path) -> Run:
     """Read a run folder: its results, and its settings as Hydra saved them."""
     results = RunResults.read(path / "metrics.json")
     config = {name: _read_yaml(path / ".hydra" / f"{name}.yaml") or {} for name in ("config", "hydra", "overrides")}
-    settings = dict(_flatten(config["config"]))
+    composed = hide_secrets(config["config"])
+    settings = dict(_flatten(composed))
     here = str(path.resolve())
     settings = {
         name: value
@@ -108,8 +162,12 @@ def read_run(path: Path) -> Run:
     choices = {str(group).split("@")[-1]: str(option) for group, option in chosen.items()}
     choices = {group: option for group, option in choices.items() if group.split("/")[0] not in IGNORED_ROOTS}
     choices["task"] = results.task
+    for item in map(str, config["overrides"]):  # Hydra keeps no choice of a group of which several were chosen
+        group, _, several = item.lstrip("+~").partition("=")
+        if several.startswith("[") and group not in {*settings, *IGNORED_ROOTS}:
+            choices.setdefault(group.split("@")[-1], several)
     overridden = [str(item).lstrip("+~").split("=")[0].split("@")[-1] for item in config["overrides"]]
-    return Run(path, results, settings, choices, overridden)
+    return Run(path, results, settings, choices, overridden, composed)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -148,16 +206,24 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     return dict(sorted(rows.items(), key=lambda item: (item[0] not in overridden, item[0] not in groups, item[0])))
 
 
-def group_runs(runs: Sequence[Run], name: str) -> dict[str, list[Run]]:
-    """Runs by their value of a setting; its last parts do for a name where they are clear (``kl_coef``)."""
+def setting_names(runs: Sequence[Run], given: str) -> list[str]:
+    """The full names of settings given as ``KEY`` or ``KEY,KEY``; a name's last parts do where they are clear.
+
+    Raises:
+        UserError: no run has the setting, or several settings end so. It lists those there are.
+    """
     known = dict.fromkeys(known for run in runs for known in [*run.settings, *run.choices])
-    matches = [name] if name in known else [full for full in known if full.endswith(f".{name}")]
-    if len(matches) != 1:
-        names = ", ".join(matches or differing_settings(runs)) or "none"
-        said = "is several settings" if matches else "is no setting of these runs; those that differ"
-        raise UserError(f"--group-by {name} {said}: {names}")
-    grouped: dict[str, list[Run]] = {}
-    for run in runs:
-        value = run.choices.get(matches[0]) or run.settings.get(matches[0], "-")
-        grouped.setdefault(value, []).append(run)
-    return grouped
+    names = []
+    for name in filter(None, map(str.strip, given.split(","))):
+        matches = [name] if name in known else [full for full in known if full.endswith(f".{name}")]
+        if len(matches) != 1:
+            listed = ", ".join(matches or differing_settings(runs)) or "none"
+            said = "is several settings" if matches else "is no setting of these runs; those that differ"
+            raise UserError(f"--group-by {name} {said}: {listed}")
+        names.append(matches[0])
+    return names
+
+
+def setting(run: Run, name: str) -> str:
+    """A run's value of a setting by its full name, the option of a config group before all; ``-`` where it has none."""
+    return run.choices.get(name) or run.settings.get(name, "-")

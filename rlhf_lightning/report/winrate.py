@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 DRAWS = 1000
 """Bootstrap samples."""
@@ -33,9 +33,7 @@ class WinRate(NamedTuple):
     rows: int
 
 
-def win_rate(
-    old: Sequence[float], new: Sequence[float], old_lengths: Sequence[float], new_lengths: Sequence[float]
-) -> WinRate | None:
+def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths: ArrayLike) -> WinRate | None:
     """How often the new scores are higher than the old ones.
 
     The part that length plays is taken out as in AlpacaEval 2 (Dubois et al., 2024, arXiv:2404.04475): the win is
@@ -43,27 +41,30 @@ def win_rate(
     percentiles of a bootstrap over prompts.
 
     Args:
-        old, new: (n,) scores of the two policies' answers; a prompt where one is NaN is left out.
-        old_lengths, new_lengths: (n,) of those answers.
+        old, new: (n,) scores of the two policies' answers; a prompt where one is NaN is left out. Or (n, m) of m pairs
+            of policies that are counted together, a prompt's pairs being drawn together.
+        old_lengths, new_lengths: of those answers.
 
     Returns:
         The shares, or None where fewer than 10 prompts can be compared.
     """
     a, b = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
     longer = np.asarray(new_lengths, dtype=float) - np.asarray(old_lengths, dtype=float)
-    known = np.isfinite(a) & np.isfinite(b)
+    a, b, longer = (x[:, None] if x.ndim == 1 else x for x in (a, b, longer))
+    known = (np.isfinite(a) & np.isfinite(b)).all(1)
     a, b, longer = a[known], b[known], longer[known]
     n = len(a)
     if n < 10:
         return None
     wins = np.where(b > a, 1.0, np.where(b < a, 0.0, 0.5))
     spread = longer.std()
-    pull = np.tanh(longer / spread) if spread > 0 else np.zeros(n)
+    pull = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
     drawn = np.random.default_rng(0).integers(0, n, (DRAWS, n))
-    rates, levels = wins[drawn].mean(1), _at_equal_length(wins[drawn], pull[drawn])
+    drawn_wins, drawn_pull = (x[drawn].reshape(DRAWS, -1) for x in (wins, pull))
+    rates, levels = drawn_wins.mean(1), _at_equal_length(drawn_wins, drawn_pull)
     low, high = np.percentile(rates, [2.5, 97.5])
     level_low, level_high = np.percentile(levels, [2.5, 97.5])
-    level = _at_equal_length(wins[None], pull[None])[0]
+    level = _at_equal_length(wins.reshape(1, -1), pull.reshape(1, -1))[0]
     return WinRate(float(wins.mean()), float(low), float(high), float(level), float(level_low), float(level_high), n)
 
 
@@ -80,4 +81,6 @@ def _at_equal_length(wins: np.ndarray, pull: np.ndarray) -> np.ndarray:
         step_a = (bb * gradient[0] - ab * gradient[1]) / det
         step_b = (aa * gradient[1] - ab * gradient[0]) / det
         a, b = a - np.clip(step_a, -2, 2), b - np.clip(step_b, -2, 2)
+        if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-9:
+            break
     return 1 / (1 + np.exp(-a))

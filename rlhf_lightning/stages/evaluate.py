@@ -26,24 +26,25 @@ from rlhf_lightning.stages.sharding import shard_parts
 class Sample:
     """A held-out prompt and what the model answered; ``id`` is the row's position in its data set.
 
-    Where they are known, ``length`` is the answer's in tokens, and ``scores`` holds its rewards by name (NaN where one
-    failed) and its ``kl`` (`sequence_kl`).
+    ``measures`` is what was measured of the answer beside its text: ``length`` in tokens, ``eos_rate``, which is 1 if
+    it ended by itself, and ``kl`` (`sequence_kl`). ``scores`` holds its rewards by name (NaN where one failed), where
+    the evaluator has rewards.
 
     Neither a tuple nor a dataclass: Lightning would take those apart to move what is in them to a device.
     """
 
-    __slots__ = ("completion", "id", "length", "row", "scores")
+    __slots__ = ("completion", "id", "measures", "row", "scores")
 
     def __init__(
         self,
         id: int,
         row: PromptRow,
         completion: str,
-        length: int | None = None,
+        measures: Mapping[str, float] | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
         self.id, self.row, self.completion = id, row, completion
-        self.length, self.scores = length, dict(scores or {})
+        self.measures, self.scores = dict(measures or {}), dict(scores or {})
 
 
 class Evaluator(nn.Module):
@@ -103,13 +104,14 @@ class Evaluator(nn.Module):
             for name, values in scores.items():
                 self.means[name].update(values[~values.isnan()])  # type: ignore[operator]
             self.unscored.update(self.rewards.total(scores).isnan().float())
+        measures = [{"length": float(n), "eos_rate": float(end)} for n, end in zip(lengths, ended, strict=True)]
         if self.reference is not None and isinstance(policy, Policy):
             kl = sequence_kl(policy, self.reference, batch, answers)[keep]
             self.kl.update(kl)
-            scores = {**scores, "kl": kl}
+            measures = [{**known, "kl": value} for known, value in zip(measures, kl.tolist(), strict=True)]
         numbers = {name: values.tolist() for name, values in scores.items()}
         return [
-            Sample(int(batch.ids[i]), rows[k], texts[k], lengths[k], {name: own[k] for name, own in numbers.items()})
+            Sample(int(batch.ids[i]), rows[k], texts[k], measures[k], {name: own[k] for name, own in numbers.items()})
             for k, i in enumerate(keep)
         ]
 

@@ -1,78 +1,54 @@
 import csv
 import io
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.run_folders import write_run
 
-from rlhf_lightning.compare import compare, csv_text, main
+from rlhf_lightning import compare
+from rlhf_lightning.compare import main, print_summary
+from rlhf_lightning.comparison.rows import make_rows
+from rlhf_lightning.comparison.table import csv_text, table_fields
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.report import PolicyResult, RunResults
-from rlhf_lightning.report.runs import differing_settings, find_runs
+from rlhf_lightning.report.runs import differing_settings, find_runs, natural
 
-GOLD = {("0.02", 0): 0.60, ("0.02", 1): 0.64, ("0.1", 0): 0.70, ("0.1", 1): 0.78}
-
-
-def make_run(folder: Path, kl_coef="0.05", seed=0, gold=0.6, policies=("base", "sft", "ppo"), **changes) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(
-        f"seed: {seed}\nppo:\n  kl_coef: {kl_coef}\n  lr: 1e-5\n  ref: ${{ppo.lr}}\nstages: [sft, ppo]\n"
-        f"paths:\n  root: {folder}\ntrainer:\n  dirpath: {folder.name}\n  log: {folder.resolve()}/log\n"
-        f"logger:\n  name: run-{folder.name}\n"
-    )
-    (folder / ".hydra" / "overrides.yaml").write_text(f"- ppo.kl_coef={kl_coef}\n- seed={seed}\n")
-    metrics = {
-        "base": {"gold": 0.3, "ter": 90.0, "kl": 0.0},
-        "sft": {"gold": 0.5, "ter": 60.0, "kl": 1.0},
-        "ppo": {"gold": gold, "ter": 50.0, "kl": 3.0},
-    }
-    fields = {
-        "task": "qa",
-        "seed": seed,
-        "stages": ["sft", "ppo"],
-        "objective": "gold",
-        "policies": [PolicyResult(name, None, metrics[name]) for name in policies],
-        "directions": {"gold": "max", "ter": "min", "kl": None},
-        "columns": {"task": ["ter"], "reward": ["gold"], "guardrails": ["kl"]},
-    }
-    RunResults(**{**fields, **changes}).write(folder / "metrics.json")
-    (folder / "ppo").mkdir()
-    (folder / "ppo" / "metrics.csv").write_text(f"step,ppo/score,ppo/kl\n0,0.5,0.0\n1,{gold},2.0\n")
-    return folder
+# Setting and seed to the share of words that the final policy gets right.
+QUALITY = {("0.02", 0): 0.5, ("0.02", 1): 0.52, ("0.1", 0): 0.9, ("0.1", 1): 0.92}
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    for i, ((kl_coef, seed), gold) in enumerate(GOLD.items()):
-        make_run(tmp_path / "multiruns" / "night" / str(i + 8), kl_coef, seed, gold)  # 8 9 10 11
+    for i, ((kl_coef, seed), quality) in enumerate(QUALITY.items()):
+        write_run(tmp_path / "multiruns" / "night" / str(i + 8), kl_coef, seed, quality)  # 8 9 10 11
     return tmp_path / "multiruns"
 
 
-def table(fields):
+def columns(fields):
     return {field.title: field.texts for field in fields}
 
 
 def test_runs_are_found_below_in_natural_order_and_once(sweep):
     runs = find_runs([sweep / "night" / "9", sweep, sweep / "night"])
     assert [run.path.name for run in runs] == ["9", "8", "10", "11"]
+    assert sorted(["1e-3", "0.02", "-1", "b10", "b9"], key=natural) == ["-1", "1e-3", "0.02", "b9", "b10"]
 
 
 def test_nothing_below_a_run_is_taken_for_a_run(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / "ppo" / "metrics.json").write_text("{}")
     assert [found.path for found in find_runs([tmp_path])] == [run]
 
 
 def test_latest_is_the_newest_folder(tmp_path):
     for age, name in ((300, "z"), (100, "a"), (200, "m")):
-        make_run(tmp_path / name / "0")
+        write_run(tmp_path / name / "0")
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     (tmp_path / "file").write_text("")
     assert [run.path for run in find_runs([tmp_path / "LATEST"])] == [tmp_path / "a" / "0"]
-    make_run(tmp_path / "LATEST" / "real")
+    write_run(tmp_path / "LATEST" / "real")
     assert [run.path.name for run in find_runs([tmp_path / "LATEST"])] == ["real"]
 
 
@@ -85,7 +61,7 @@ def test_only_settings_that_differ_are_shown(sweep):
 
 def test_a_config_group_stands_for_the_settings_it_brings(tmp_path):
     for name, (rank, lr) in {"tiny": (4, 1), "hf": (8, 2)}.items():
-        folder = make_run(tmp_path / name)
+        folder = write_run(tmp_path / name)
         (folder / ".hydra" / "config.yaml").write_text(
             f"model:\n  rank: {rank}\n  lr: {lr}\n  same: 1\nnew:\n  {name}: 1\n"
         )
@@ -101,94 +77,118 @@ def test_a_config_group_stands_for_the_settings_it_brings(tmp_path):
     }
 
 
-def test_final_metrics_and_gains(sweep):
-    fields = compare(find_runs([sweep]))
-    assert table(fields) == {
-        "run": ["8", "9", "10", "11"],
-        "ppo.kl_coef": ["0.02", "0.02", "0.1", "0.1"],
-        "seed": ["0", "1", "0", "1"],
-        "gold": ["0.600", "0.640", "0.700", "0.780"],
-        "gold over first": ["+0.300", "+0.340", "+0.400", "+0.480"],
-        "gold over sft": ["+0.100", "+0.140", "+0.200", "+0.280"],
-        "kl": ["3.00"] * 4,
-        "ter": ["50.0"] * 4,
-    }
-    best = {field.title: set(field.best) for field in fields if field.best}
-    assert best == {"gold": {3}, "gold over first": {3}, "gold over sft": {3}}
+def test_several_options_of_a_group_are_a_choice(tmp_path):
+    for name, choice in {"a": "[learned,chrf]", "b": "learned"}.items():
+        folder = write_run(tmp_path / name)
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- rewards={choice}\n- stages=[sft,ppo]\n")
+        chosen = "rewards: learned" if name == "b" else "other: x"
+        (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    choices:\n      {chosen}\n")
+    assert differing_settings(find_runs([tmp_path]))["rewards"] == ["[learned,chrf]", "learned"]
 
 
-def test_a_metric_where_less_is_better(tmp_path):
-    make_run(tmp_path / "a")
-    make_run(tmp_path / "b", policies=("base", "sft"))
-    fields = compare(find_runs([tmp_path]), metric="ter")
-    assert table(fields) == {
-        "run": ["a", "b"],
-        "policy": ["ppo", "sft"],
-        "ter": ["50.0", "60.0"],
-        "ter over first": ["-40.0", "-30.0"],
-        "ter over sft": ["-10.0", "-"],
-        "kl": ["3.00", "1.00"],
-    }
-    assert [set(field.best) for field in fields] == [set(), set(), {0}, {0}, set(), set()]
+def test_a_secret_is_no_setting_to_show(tmp_path):
+    for name in "ab":
+        folder = write_run(tmp_path / name)
+        with (folder / ".hydra" / "config.yaml").open("a") as config:
+            config.write(f"server:\n  api_key: very-secret-{name}\n")
+    assert "very-secret" not in str(find_runs([tmp_path]))
 
 
-def test_groups_part_by_task_and_count_the_runs_that_have_the_metric(tmp_path):
-    for name, task, policies in (("a", "qa", ("ppo",)), ("b", "translation", ("ppo",)), ("c", "qa", ())):
-        make_run(tmp_path / name, task=task, policies=policies)
-    fields = table(compare(find_runs([tmp_path]), metric="gold", group_by="kl_coef"))
-    values = fields[next(iter(fields))]
-    assert [value.split(", ")[1] for value in values] == ["qa", "translation"]
-    assert fields["n"] == ["1", "1"]
-
-
-def test_group_by_gives_mean_and_standard_deviation(sweep):
-    make_run(sweep / "night" / "12", "0.5", 0, 0.9)
-    fields = {field.title: field for field in compare(find_runs([sweep]), group_by="kl_coef")}
-    assert fields["kl_coef"].texts == ["0.02", "0.1", "0.5"]
-    assert fields["n"].texts == ["2", "2", "1"]
-    assert fields["gold"].numbers == pytest.approx([0.62, 0.74, 0.9])
+def test_the_table_has_mean_and_standard_deviation(sweep):
+    rows = make_rows(find_runs([sweep]))
+    fields = {field.title: field for field in table_fields(rows)}
+    assert list(fields) == [
+        "ppo.kl_coef",
+        "n",
+        "gold",
+        "over first",
+        "over sft",
+        "kl",
+        "chrf",
+        "empty_rate",
+        "eos_rate",
+    ]
+    values = [run.value("gold") for run in find_runs([sweep])]
+    means = [(values[0] + values[1]) / 2, (values[2] + values[3]) / 2]
+    assert fields["gold"].numbers == pytest.approx(means)
     # Two values d apart have the sample standard deviation d / sqrt(2).
-    assert fields["gold"].spread[:2] == pytest.approx([0.04 / 2**0.5, 0.08 / 2**0.5])
-    assert fields["gold"].spread[2] is None
-    assert fields["gold"].texts == ["0.620 ± 0.028", "0.740 ± 0.057", "0.900"]
-    assert fields["gold over sft"].numbers == pytest.approx([0.12, 0.24, 0.4])
-    assert fields["gold"].best == {2}
-    assert "seed" not in fields
+    spread = [abs(values[0] - values[1]) / 2**0.5, abs(values[2] - values[3]) / 2**0.5]
+    assert fields["gold"].spread == pytest.approx(spread)
+    assert fields["gold"].texts == [f"{m:.3f} ± {s:.3f}" for m, s in zip(means, spread, strict=True)]
+    assert fields["gold"].best == {1}
+    assert fields["n"].texts == ["2", "2"]
+    assert fields["over first"].numbers == pytest.approx(means)  # the base model has 0
+
+
+def test_each_run_has_its_line_and_its_gains(sweep):
+    shown = columns(table_fields(make_rows(find_runs([sweep]), each=True)))
+    assert shown["run"] == ["8", "9", "10", "11"]
+    assert shown["seed"] == ["0", "1", "0", "1"]
+    assert shown["kl"] == ["2.00"] * 4
+    assert all(text.startswith("+0.") for text in shown["over first"])
+    assert "n" not in shown
+
+
+def test_a_metric_where_less_is_better(sweep):
+    (field,) = [f for f in table_fields(make_rows(find_runs([sweep])), "empty_rate") if f.title == "empty_rate"]
+    assert field.direction == "min"
+    write_run(sweep / "x", "0.3", empty=10)
+    fields = table_fields(make_rows(find_runs([sweep])), "empty_rate")
+    assert [f.title for f in fields] == ["ppo.kl_coef", "n", "empty_rate", "over first", "kl"]
+    assert [f.best for f in fields if f.title == "empty_rate"] == [{0, 1}]
 
 
 def test_runs_of_two_tasks_have_no_best(tmp_path):
-    make_run(tmp_path / "a", gold=0.6)
-    make_run(tmp_path / "b", gold=0.7, task="translation")
-    fields = compare(find_runs([tmp_path]))
-    assert table(fields)["task"] == ["qa", "translation"]
+    write_run(tmp_path / "a", quality=0.6)
+    write_run(tmp_path / "b", quality=0.7, task="translation")
+    fields = table_fields(make_rows(find_runs([tmp_path])))
+    assert columns(fields)["task"] == ["qa", "translation"]
     assert not any(field.best for field in fields)
 
 
-def test_an_unfinished_run_is_shown_as_such(tmp_path):
-    make_run(tmp_path / "a")
-    make_run(tmp_path / "b", policies=(), status="interrupted")
-    shown = table(compare(find_runs([tmp_path])))
-    assert shown["status"] == ["finished", "interrupted"]
-    assert shown["policy"] == ["ppo", "-"]
-    assert shown["gold"] == ["0.600", "-"]
+def test_csv_is_unrounded_and_has_what_takes_no_part(sweep):
+    from rlhf_lightning.comparison.significance import compare_rows
 
-
-def test_csv_is_unrounded(sweep):
-    rows = list(csv.DictReader(io.StringIO(csv_text(compare(find_runs([sweep]), group_by="ppo.kl_coef")))))
-    assert [float(row["gold"]) for row in rows] == pytest.approx([0.62, 0.74])
-    assert [float(row["gold sd"]) for row in rows] == pytest.approx([0.04 / 2**0.5, 0.08 / 2**0.5], rel=1e-9)
+    write_run(sweep / "broken", "0.1", 7, status="failed", policies=(), notes=["ppo failed: nan"])
+    rows = make_rows(find_runs([sweep]))
+    tests = compare_rows(rows.rows)
+    lines = list(csv.DictReader(io.StringIO(csv_text(rows, tests))))
+    assert [line["row"] for line in lines] == ["ppo.kl_coef=0.02", "ppo.kl_coef=0.1", "broken"]
+    assert [line["status"] for line in lines] == ["finished", "finished", "failed"]
+    assert lines[2]["reason"] == "failed: ppo failed: nan"
+    test = tests.differences[1]["gold"]
+    for column, value in {
+        "gold": test.value,
+        "gold change": test.change,
+        "gold low": test.low,
+        "gold high": test.high,
+        "gold p": test.p,
+        "gold p corrected": test.corrected,
+    }.items():
+        assert float(lines[1][column]) == value
+    assert lines[0]["gold change"] == ""
+    assert lines[0]["seeds"] == "0 1"
 
 
 def test_unknown_names_are_answered_with_those_there_are(sweep):
     runs = find_runs([sweep])
-    with pytest.raises(UserError, match=r"--metric bleu: no run has it; there are: gold, ter, kl"):
-        compare(runs, metric="bleu")
+    with pytest.raises(UserError, match=r"--metric bleu: no finished run has it; there are: gold, chrf, kl"):
+        table_fields(make_rows(runs), metric="bleu")
     with pytest.raises(UserError, match=r"--group-by lora .* differ: ppo.kl_coef, seed"):
-        compare(runs, group_by="lora")
+        make_rows(runs, group_by="lora")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["{}/nothing"], ["{}/nothing/LATEST"], ["{}", "--metric", "bleu"], ["{}", "--group-by", "x"]]
+    "arguments",
+    [
+        ["{}/nothing"],
+        ["{}/nothing/LATEST"],
+        ["{}", "--metric", "bleu"],
+        ["{}", "--group-by", "x"],
+        ["{}", "--baseline", "x"],
+        ["{}", "--against", "{}/nothing"],
+        ["{}", "--against", "{}"],
+    ],
 )
 def test_mistakes_are_one_line_and_status_2(sweep, capsys, arguments):
     assert main([argument.format(sweep) for argument in arguments]) == 2
@@ -204,37 +204,86 @@ def test_a_broken_run_is_named(sweep, capsys):
     assert "config.yaml: no valid YAML" in capsys.readouterr().err
 
 
-def test_the_command_prints_and_writes(sweep, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    page, sheet = tmp_path / "out.html", tmp_path / "out.csv"
-    assert main([str(sweep / "LATEST"), "--html", str(page), "--csv", str(sheet)]) == 0
-    out = capsys.readouterr().out
-    assert out.splitlines()[1].split()[:5] == ["run", "ppo.kl_coef", "seed", "gold", "gold"]
-    assert len(sheet.read_text().splitlines()) == 5
-    text = page.read_text()
-    assert re.findall(r"<h2>(.*?)</h2>", text) == ["Against the KL", "Learning curves: ppo"]
-    assert text.count("<svg") == 4  # gold and score over KL; score and KL over steps
-    assert "8: ppo.kl_coef=0.02, seed=0" in text
-    assert "<td class=best>0.780</td>" in text
-    assert "<script" not in text
-    assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+def test_the_command_says_what_is_certain(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "130")
+    write_run(sweep / "night" / "12", "0.1", 5, status="interrupted", policies=("base", "sft"))
+    sheet = tmp_path / "out.csv"
+    assert main([str(sweep / "LATEST"), "--csv", str(sheet)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:4] == ["ppo.kl_coef", "n", "gold", "↑"]
+    assert "Against ppo.kl_coef=0.02 (seeds 0, 1):" in lines
+    (said,) = [line for line in lines if line.startswith("• ppo.kl_coef=0.1 ")]
+    assert said.startswith("• ppo.kl_coef=0.1 raises gold by 0.")
+    assert any(line.startswith("Left out of all figures (1)") for line in lines)
+    assert any(line.strip() == "• 12 (ppo.kl_coef=0.1, seed=5) interrupted" for line in lines)
+    assert len(sheet.read_text().splitlines()) == 4
 
 
 def test_a_narrow_screen_names_what_it_leaves_out(sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
-    assert main([str(sweep)]) == 0
+    assert main([str(sweep), "--no-tests"]) == 0
     out = capsys.readouterr().out
     assert "No room for" in out
-    assert "gold" in out.splitlines()[1]
+    assert "gold" in out.splitlines()[2]
     assert max(map(len, out.splitlines())) <= 50
 
 
 def test_texts_of_runs_are_no_markup(tmp_path, capsys):
-    make_run(tmp_path / "a", kl_coef="'<b>[red]x'")
-    make_run(tmp_path / "b")
-    assert main([str(tmp_path), "--html", str(tmp_path / "o.html")]) == 0
+    write_run(tmp_path / "a", kl_coef="'<b>[red]x'")
+    write_run(tmp_path / "b")
+    assert main([str(tmp_path), "--no-tests", "--html", str(tmp_path / "o.html")]) == 0
     assert "<b>[red]x" in capsys.readouterr().out
-    assert "&lt;b&gt;[red]x" in (tmp_path / "o.html").read_text()
+    text = (tmp_path / "o.html").read_text()
+    assert "&lt;b&gt;[red]x" in text
+    assert "<b>[red]" not in text
+
+
+@pytest.mark.parametrize(("quality", "status"), [(0.3, 1), (0.6, 0), (0.9, 0)])
+def test_the_gate_fails_where_something_fell_for_certain(tmp_path, capsys, quality, status):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "old" / str(seed), seed=seed, quality=0.6)
+        write_run(tmp_path / "new" / str(seed), "0.3", seed, quality)
+    assert main([str(tmp_path / "new"), "--against", str(tmp_path / "old")]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["baseline", "now", "change", "95", "%", "interval", "p", "(Holm)", "verdict"]
+    assert [line.split()[0] for line in lines[1:]] == ["gold", "chrf", "Worse" if status else "Nothing"]
+    verdicts = {0.3: "WORSE", 0.6: "no certain change", 0.9: "better"}
+    assert lines[1].endswith(verdicts[quality])
+
+
+def test_the_gate_refuses_what_it_can_not_compare(tmp_path, capsys):
+    old = write_run(tmp_path / "old")
+    for name, changes, message in (
+        ("unfinished", {"status": "running"}, "a run that is not finished: unfinished running"),
+        ("other", {"task": "translation"}, "the baseline's task is qa, not translation"),
+        ("bare", {"samples": False}, "nothing can be tested: there is no samples.jsonl"),
+    ):
+        run = write_run(tmp_path / name, **changes)
+        assert main([str(run), "--against", str(old)]) == 2
+        assert message in capsys.readouterr().err
+    write_run(tmp_path / "two" / "a", "0.1")
+    write_run(tmp_path / "two" / "b", "0.2")
+    assert main([str(tmp_path / "two"), "--against", str(old)]) == 2
+    assert "has 2 rows of runs (ppo.kl_coef)" in capsys.readouterr().err
+
+
+def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep, capsys, monkeypatch):
+    write_run(sweep / "night" / "12", "0.1", 5, status="failed", policies=(), stages=[], notes=["no such file"])
+    print_summary(sweep / "night")
+    out = capsys.readouterr().out
+    assert "raises gold" in out
+    assert "• 12 (ppo.kl_coef=0.1, seed=5) failed: no such file" in out
+    monkeypatch.setattr(compare, "SUMMARY_ANSWERS", 10)
+    print_summary(sweep / "night")
+    out = capsys.readouterr().out
+    assert "raises" not in out
+    assert f"For the tests, the curves and the answers: rlhf-compare {sweep / 'night'}" in out
+
+
+def test_a_summary_of_failed_jobs_alone(tmp_path, capsys):
+    write_run(tmp_path / "0", status="failed", policies=(), notes=["no such file"])
+    print_summary(tmp_path)
+    assert "• 0 (seed=0) failed: no such file" in capsys.readouterr().out
 
 
 def test_importing_is_quick():
@@ -242,3 +291,16 @@ def test_importing_is_quick():
     code = f"import sys, rlhf_lightning.compare; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_row_needs_no_torch(tmp_path):
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", seed=1)
+    code = f"""
+import sys
+from rlhf_lightning.compare import main
+assert main([{str(tmp_path)!r}, '--html', {str(tmp_path / "o.html")!r}]) == 0
+print('torch' in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert Path(tmp_path / "o.html").is_file()

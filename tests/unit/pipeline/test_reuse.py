@@ -129,7 +129,7 @@ def measured(run: Run) -> None:
     run.results.columns |= {"task": ["f1"], "reward": [], "guardrails": ["distinct_1"]}
     run.results.directions |= {"f1": "max", "distinct_1": None}
     run.results.held_out = 3
-    run.answers["base"] = [Sample(i, row, f"answer {i}") for i, row in enumerate(ROWS)]
+    run.answers["base"] = [Sample(i, row, f"answer {i}", {"length": i / 3}) for i, row in enumerate(ROWS)]
 
 
 def never() -> None:
@@ -164,8 +164,8 @@ def test_answers_and_figures_are_taken_to_the_last_digit(tmp_path: Path) -> None
     assert second.results.columns == {"task": ["f1"], "reward": ["chrf"], "guardrails": ["distinct_1"]}
     assert second.results.directions == {"f1": "max", "distinct_1": None}
     assert second.results.held_out == 3
-    told = [(sample.id, sample.row, sample.completion) for sample in second.answers["base"]]
-    assert told == [(i, row, f"answer {i}") for i, row in enumerate(ROWS)]
+    told = [(sample.id, sample.row, sample.completion, sample.measures) for sample in second.answers["base"]]
+    assert told == [(i, row, f"answer {i}", {"length": i / 3}) for i, row in enumerate(ROWS)]
 
 
 @pytest.mark.parametrize("why", ["single run", "turned off", "after ppo"])
