@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.comments import config_folders, explained
 
-HIDDEN = ("hydra/job_logging", "paths")
+HIDDEN = ("hydra", "paths")
 """Groups of which nobody chooses."""
 
 CHOSEN_AS = {
@@ -63,7 +65,7 @@ def config_groups(folders: list[Path]) -> list[Group]:
     for folder in reversed(folders):
         for path in sorted(folder.rglob("*.yaml")):
             group = path.parent.relative_to(folder).as_posix()
-            if group != "." and group not in HIDDEN:
+            if group != "." and group.split("/")[0] not in HIDDEN:
                 found.setdefault(group, {})[path.stem] = path
     groups = []
     for name in [*(n for n in order if n in found), *(n for n in sorted(found) if n not in order)]:
@@ -202,9 +204,11 @@ def help_text(arguments: list[str]) -> str:
     """
     groups = config_groups(config_folders(arguments))
     width = max(len(group.name) for group in groups)
+    columns = shutil.get_terminal_size((120, 24)).columns
     lines = []
     for group in groups:
         names = ", ".join(choice.name for choice in group.choices)
         how = "" if group.chosen_as == f"{group.name}=NAME" else f" (as {group.chosen_as})"
-        lines.append(f"  {group.name:{width}}  {group.meaning}{how}: {names}")
+        text = f"  {group.name:{width}}  {group.meaning}{how}: {names}"
+        lines.append(textwrap.fill(text, columns, subsequent_indent=" " * (width + 4), break_on_hyphens=False))
     return HELP.format(groups="\n".join(lines))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,25 +15,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "screen.txt").write_text(ok(run(folder, "task=qa", *SMALL)).stdout, encoding="utf-8")
     return folder
-
-
-@pytest.fixture
-def hydra_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what Hydra does to a process: it configures logging, and remembers that it has run."""
-    from absl import logging as absl_logging
-    from hydra.core.global_hydra import GlobalHydra
-
-    # Configuring logging closes all handlers; absl's (of rouge_score) takes its stream along, which is pytest's.
-    absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    handlers, level = logging.root.handlers[:], logging.root.level
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
 
 
 @pytest.fixture

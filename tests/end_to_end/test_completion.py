@@ -20,7 +20,7 @@ echo "${COMPREPLY[*]}"
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("task=", "task=classification task=qa task=summarization task=translation"),
+        ("task=", "task=classification task=continuation task=dialogue task=qa task=summarization task=translation"),
         ("task=qa ppo.kl_", "ppo.kl_coef= ppo.kl_estimator= ppo.kl_horizon= ppo.kl_target="),
     ],
 )

@@ -68,6 +68,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(whole: dict, tmp_path: Pat
     assert "is finished: there is nothing to resume" in again.stdout
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_asks_to_be_started_again(whole: dict, tmp_path: Path) -> None:
     """Stopped in SFT; resumed by naming the folder alone."""
     process = start(tmp_path, *LONGER, "checkpoint.minutes=60")

@@ -227,6 +227,7 @@ def test_the_same_seed_gives_the_same_figures_with_wandb_offline(trained: Path, 
     assert other != first["policies"][1]["metrics"], "another seed is another run"
 
 
+@pytest.mark.slow
 def test_an_encoder_classifies_and_judges(encoder: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -334,11 +335,12 @@ def test_help_is_quick_to_come(program: str, tmp_path: Path) -> None:
         started = time.perf_counter()
         shown = ok(run(tmp_path, "--help", program=program)).stdout
         times.append(time.perf_counter() - started)
-    assert "task: classification, continuation, dialogue, qa" in shown or program == "rlhf-compare"
+    assert "classification, continuation" in shown or program == "rlhf-compare"
     assert min(times) < 10  # about 1 s; nothing heavy is imported
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_engines_draw_the_same_responses(tmp_path: Path) -> None:
     """`rollout=` chooses what draws responses; whichever it is, a run ends alike."""
     answers = []

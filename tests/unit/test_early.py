@@ -16,11 +16,11 @@ from rlhf_lightning.hydra_support import leftovers
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator:
+def start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hydra_process: None
+) -> Iterator:
     """Starts `rlhf-train` in an empty folder with options that are refused; gives what it said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setitem(sys.modules, "rlhf_lightning.pipeline", None)  # nothing here comes as far as that
 
     def run(*options: str) -> str:

@@ -211,7 +211,7 @@ ERRORS = {
     "one.jsonl": (b'[{"a": 1}]', r"found a list\. If the whole file is one list, name it \.json"),
     "text.json": (b'"a"', "expected a list of rows, found a str"),
     "texts.json": (b'["a"]', r"texts\.json, row 1: expected a JSON object .* found a str$"),
-    "few.csv": (b"a,b\n1,2\n3\n", r"few\.csv, line 3: 1 fields, expected 2 \(a, b\)"),
+    "few.csv": (b"a,b\n1,2\n3\n", r"few\.csv, line 3: 1 field, expected 2 \(a, b\)"),
     "many.tsv": (b"a\tb\n1\t2\t3\n", r"many\.tsv, line 2: 3 fields, expected 2"),
     "open.csv": (b'a,b\n1,"x\n2,y\n', r"open\.csv, line 2: .*unexpected end of data"),
     "twice.csv": (b"a,a\n1,2\n", "a column name occurs twice.*data.columns"),
