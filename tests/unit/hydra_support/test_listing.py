@@ -102,6 +102,7 @@ def test_what_belongs_to_a_flag(arguments: list[str], found: tuple) -> None:
 
 def test_the_help_names_what_it_should(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["rlhf-train"])
+    monkeypatch.setenv("COLUMNS", "200")
     assert train.main(["--help"]) == 0
     told = capsys.readouterr().out
     for part in ("--tree", "--list", "-sc install=bash", "dry_run=true", "qa, summarization, translation"):
