@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -47,6 +48,8 @@ class State:
         results: what is reported, as of the last of them.
         measured: what stages logged last, by stage.
         wandb: the id of each stage's W&B run.
+        code: a hash of the package's source when it began.
+        files: what `row_files` gave then.
         mlflow: the id of each stage's MLflow run.
     """
 
@@ -57,6 +60,8 @@ class State:
     results: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     wandb: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    files: dict[str, list] = field(default_factory=dict)
     mlflow: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -94,6 +99,24 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             made[name] = value
     return made
+
+
+def row_files(config: dict[str, Any]) -> dict[str, list]:
+    """The options that name rows; of those that are local files also size and time, to see a change without a look."""
+    found: dict[str, list] = {}
+    for part in ROWS:
+        named = config.get("data", {}).get(part)
+        stats = [os.stat(name) for name in _texts(named) if os.path.isfile(name)]  # noqa: PTH113, PTH116 (any text)
+        found[part] = [named, [[stat.st_size, stat.st_mtime_ns] for stat in stats]]
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for entry in value.values() for text in _texts(entry)]
+    if isinstance(value, (list, tuple)):
+        return [text for entry in value for text in _texts(entry)]
+    return [value] if isinstance(value, str) else []
 
 
 def fingerprint(data: TaskData, asked: Sequence[Any]) -> dict[str, list]:
@@ -157,7 +180,7 @@ def open_state(folder: Path, new: State, resume: bool | str, sweep: bool = False
             f"the run in {folder} can't be resumed: {shown}. Start it with what it had, or add resume=force to go on "
             "with what is new (the result is then that of neither)"
         )
-    old.config, old.data = new.config, new.data
+    old.config, old.data, old.files = new.config, new.data, new.files
     return old, [f"resumed with changes: {text}" for text in told]
 
 

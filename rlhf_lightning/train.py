@@ -56,9 +56,10 @@ def run(cfg: DictConfig) -> float | None:
     folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
         return _job(cfg, folder, Path(settings.sweep.dir), overrides)
-    beside_rank_zero = os.environ.get("LOCAL_RANK", "0") != "0" and (folder.parent / folders.FILE).exists()
+    # A further process of a sweep's job, or a job that is gone on with by itself.
+    sweep = folder.parent if (folder.parent / folders.FILE).exists() else None
     try:
-        return _pipeline(cfg, folder, folder.parent if beside_rank_zero else None, overrides)
+        return _pipeline(cfg, folder, sweep, overrides)
     except Preempted as reason:
         _preempted.append(f"stopped ({reason}); the same command with resume=true goes on")
     except UserError as error:  # raised from here Hydra would print it in its own way
@@ -101,7 +102,7 @@ def _pipeline(cfg: DictConfig, directory: Path, sweep: Path | None, overrides: l
 
     _quieten()
     found = run_pipeline(cfg, directory, sweep, overrides)
-    if cfg.dry_run and not sweep:
+    if cfg.dry_run:
         take_away(directory)
     return found
 
@@ -210,19 +211,25 @@ def _end_sweep(folder: Path) -> int:
     """Show what came of a sweep. Its status is 1 if a job failed, and `REQUEUE` if one is to be gone on with."""
     from rlhf_lightning.compare import print_summary
 
-    ends = [(name, results.status) for name, results in folders.jobs(folder)]
-    print_summary(folder)
-    for said, status in (("failed", 1), ("interrupted", REQUEUE), ("running", 1)):
-        names = [name for name, end in ends if end == said]
-        if names:
-            end = {"failed": "failed", "interrupted": "stopped before the end", "running": "ended without a word"}[said]
-            print(
-                f"rlhf-train: {len(names)} of {len(ends)} jobs {end}: {', '.join(names)}. The same command with "
-                "resume=true runs only what is missing.",
-                file=sys.stderr,
-            )
-            return status
-    return 0
+    try:
+        print_summary(folder)
+    except Exception as error:  # how the jobs ended must be told in any case
+        print(f"rlhf-train: there is no table of the sweep: {error}", file=sys.stderr)
+    refused = folders.refused(folder)
+    ends = [(name, "refused" if name in refused else results.status) for name, results in folders.jobs(folder)]
+    again = "The same command with resume=true runs only what is missing."
+    words = {
+        "failed": ("failed", again, 1),
+        "running": ("ended without a word", again, 1),
+        "refused": ("were finished before, with other options or rows, and left as they are", "", 1),
+        "interrupted": ("stopped before their end", again, REQUEUE),
+    }
+    status = 0
+    for end, (said, remedy, code) in words.items():
+        if names := [name for name, how in ends if how == end]:
+            print(f"rlhf-train: {len(names)} of {len(ends)} jobs {said}: {', '.join(names)}. {remedy}", file=sys.stderr)
+            status = status or code
+    return status
 
 
 def _nobody_reads() -> bool:

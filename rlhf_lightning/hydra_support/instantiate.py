@@ -70,8 +70,8 @@ def register_resolvers() -> None:
     """Make the resolvers of our configs known to OmegaConf.
 
     ``${sample_data:TASK,PART}`` is the path of a task's embedded rows; ``${run_folder:PARENT,RESUME,OVERRIDES}`` a new
-    folder named by the time, or that of the run to resume; ``${sweep_folder:PARENT,RESUME,OVERRIDES}`` likewise for a
-    sweep; ``${job_folder:SWEEP,NUMBER,OVERRIDES,RESUME}`` the name of a job's folder in it;
+    folder named by the time, or that of the run to resume; ``${sweep_folder:PARENT,RESUME,OVERRIDES,HYDRAS}`` likewise
+    for a sweep; ``${job_folder:SWEEP,NUMBER,OVERRIDES,RESUME}`` the name of a job's folder in it;
     ``${record_folder:RUN_FOLDER,RESUME}`` where Hydra writes the config: a resumed run keeps the one it began with;
     ``${cores_for_each:JOBS}`` a job's share of the cores.
     """
@@ -86,10 +86,10 @@ def register_resolvers() -> None:
 
         return agreed(lambda: str((find_run(Path(parent), overrides) if resume else None) or new_folder(Path(parent))))
 
-    def sweep_folder(parent: str, resume: Any, overrides: list[str]) -> str:
+    def sweep_folder(parent: str, resume: Any, overrides: list[str], hydra: list[str]) -> str:
         from rlhf_lightning.sweep.folders import find_sweep
 
-        return str((find_sweep(Path(parent), overrides) if resume else None) or new_folder(Path(parent)))
+        return str((find_sweep(Path(parent), overrides, hydra) if resume else None) or new_folder(Path(parent)))
 
     def job_folder(sweep: str, num: int, overrides: list[str], resume: Any) -> str:
         from rlhf_lightning.sweep.folders import job_folder

@@ -20,12 +20,13 @@ from rlhf_lightning.pipeline.dry_run import dry_run
 from rlhf_lightning.pipeline.measure import finish, measure_shared, recall
 from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
+from rlhf_lightning.pipeline.reuse import code_hash
 from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.pipeline.tracking import check_loggers
 from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
-from rlhf_lightning.state import State, clear, fingerprint, flat, open_state
+from rlhf_lightning.state import State, clear, fingerprint, flat, open_state, row_files
 
 __all__ = ["Interrupted", "Run", "run_pipeline"]
 
@@ -93,7 +94,7 @@ def run_pipeline(
 
 def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides: list[str], stop: StopRequest) -> Run:
     """Read the data and load the models, refuse what doesn't fit, and take up what was done before."""
-    options = flat(cfg)
+    options, files = flat(cfg), row_files(cfg)
     check_stages(cfg)
     check_loggers(cfg)
     engine = instantiate(cfg["rollout"])
@@ -104,9 +105,8 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
     data: TaskData = instantiate(data_config, format=form, need_references=metrics)
     check_parts(cfg, data)
     asked = predict_rows(cfg, data.notes) if "predict" in cfg["stages"] else []
-    state, told = open_state(
-        directory, State(overrides, options, fingerprint(data, asked)), cfg["resume"], sweep is not None
-    )
+    new = State(overrides, options, fingerprint(data, asked), code=code_hash(), files=files)
+    state, told = open_state(directory, new, cfg["resume"], sweep is not None)
     for text in told:
         say(f"Note: {text}")
     resumed = bool(state.results)
@@ -125,6 +125,8 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
     run = Run(cfg, directory, sweep, data, results, state, stop, spec, engine=engine, asked=asked)
+    if resumed and (told or state.code != code_hash()):  # what was done before is not what its options would give now
+        run.lineage = None
     if results.status in ("finished", "pruned"):
         return run
     check_models(run)

@@ -62,7 +62,8 @@ def _of_folder(name: str, folder: Path, metadata: dict[str, Any] | None = None) 
     import wandb
 
     made = wandb.Artifact(name, type="model", metadata=metadata)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):  # add_dir speaks on the screen
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / "README.md")  # that one grows
+    for file in sorted(files):  # add_dir speaks on the screen
         made.add_file(str(file), file.relative_to(folder).as_posix(), skip_cache=True, policy="immutable")  # no copy
     return made
 

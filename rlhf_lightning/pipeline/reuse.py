@@ -49,6 +49,11 @@ LOOK_EVERY = 10.0
 """Seconds between two looks at whether another job has finished a step."""
 
 
+def is_shared(run: Run) -> bool:
+    """Whether what the run does next may be another job's, or be taken by one."""
+    return run.sweep is not None and run.cfg["reuse"] and run.lineage is not None
+
+
 def taken_or_done(run: Run, step: str, work: Callable[[], None]) -> None:
     """Do a step, unless a job of the same sweep has done it: then take what came of it; and if it is at it, wait.
 
@@ -60,9 +65,10 @@ def taken_or_done(run: Run, step: str, work: Callable[[], None]) -> None:
     Raises:
         Preempted: if the run was told to stop while it waited.
     """
-    if run.sweep is None or not run.cfg["reuse"] or run.lineage is None:
+    if not is_shared(run):
         work()
         return
+    assert run.sweep is not None
     from filelock import FileLock, Timeout
 
     from rlhf_lightning.pipeline.run import is_rank_zero, say
@@ -219,7 +225,7 @@ def _files_of(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             continue
         if name.endswith(("_target_", ".path", ".gold")) and (source := _source_of(value)) is not None:
             yield name, hashlib.sha256(source.read_bytes()).hexdigest()
-        elif Path(value).is_dir():
+        elif value and os.path.isdir(value):  # noqa: PTH112 (Path.is_dir raises for a long text that is no path)
             files = sorted((path.name, path.stat()) for path in Path(value).iterdir() if path.is_file())
             yield name, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
 

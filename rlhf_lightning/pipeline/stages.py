@@ -37,7 +37,7 @@ from rlhf_lightning.pipeline.measure import (
     unscored,
     with_learned,
 )
-from rlhf_lightning.pipeline.reuse import key_of, taken_or_done
+from rlhf_lightning.pipeline.reuse import is_shared, key_of, taken_or_done
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
@@ -84,7 +84,7 @@ def trained(run: Run, stage: str, train: Callable[[Run], None]) -> None:
 
 def run_sft(run: Run) -> None:
     """Fine-tune the policy on demonstrations, and measure it."""
-    made_by = key_of(run, "sft") if run.lineage is not None else None
+    made_by = key_of(run, "sft") if is_shared(run) else None
     trained(run, "sft", lambda run: taken_or_done(run, "sft", lambda: train_sft(run)))
     run.policy, run.spec, run.lineage = None, run.spec.at(run.dir / "sft" / "model"), made_by
     once(run, "sft measured", lambda: measure_shared(run, "sft measured", "sft", "sft/model"))

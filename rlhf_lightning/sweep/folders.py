@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,18 @@ from hydra.experimental.callback import Callback
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.instantiate import plain
 from rlhf_lightning.report.results import RunResults, write_atomic
-from rlhf_lightning.state import State, flat, own_options, same_command
+from rlhf_lightning.report.secrets import hide_paths
+from rlhf_lightning.state import State, flat, own_options, row_files, same_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 FILE = "sweep.json"
+REFUSED = "refused.txt"
+"""Names of finished jobs that were refused when their sweep was gone on with."""
+
 SCHEMA = 1
+DONE = ("finished", "pruned")
 LONGEST_NAME = 120
 """Characters of a job's folder name; file systems take 255 bytes."""
 
@@ -40,6 +44,7 @@ class SweepFolder(Callback):
             content = {"schema": SCHEMA, "overrides": list(config.hydra.overrides.task)}
             content["hydra"] = [o for o in config.hydra.overrides.hydra if not o.startswith("hydra.mode")]
             write_atomic(folder / FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        (folder / REFUSED).unlink(missing_ok=True)
         started.append(folder)
 
 
@@ -61,27 +66,39 @@ def read_sweep(folder: Path) -> dict[str, list[str]] | None:
     return {"overrides": content["overrides"], "hydra": content["hydra"]}
 
 
-def find_sweep(parent: Path, overrides: Sequence[str]) -> Path | None:
-    """The newest sweep folder under ``parent`` that was started with the same options; None where there is none."""
+def find_sweep(parent: Path, overrides: Sequence[str], hydra: Sequence[str] = ()) -> Path | None:
+    """The newest sweep folder under ``parent`` that was started with the same options; None where there is none.
+
+    Of Hydra's own options those count that say what is swept over.
+    """
     for path in sorted(parent.glob(f"*/{FILE}"), reverse=True):
         try:
             content = read_sweep(path.parent)
         except UserError:  # of another version: not ours to go on with
             continue
-        if content is not None and same_command(content["overrides"]) == same_command(overrides):
+        if content is None or same_command(content["overrides"]) != same_command(overrides):
+            continue
+        if _searched(content["hydra"]) == _searched(hydra):
             return path.parent
     return None
+
+
+def _searched(hydra: Sequence[str]) -> list[str]:
+    return sorted(o for o in hydra if o.startswith(("hydra.sweeper.params", "hydra/sweeper", "hydra.sweeper.sampler")))
 
 
 def job_name(swept: Sequence[str]) -> str:
     """A folder name made of options, of characters that no shell and no option of Hydra's needs quotes for.
 
-    >>> job_name(["ppo.kl_coef=0.02", "stages=[sft,ppo]"])
-    'ppo.kl_coef-0.02_stages-sft-ppo'
+    Where that would give two options one name, or one too long, a few digits of their hash are added.
+
+    >>> job_name(["ppo.kl_coef=0.02", "stages=[sft,ppo]"]), job_name(["rewards.chrf.weight=-1"])
+    ('ppo.kl_coef-0.02_stages-sft-ppo', 'rewards.chrf.weight--1')
     """
-    parts = (re.sub(r"[^\w.]+", "-", option.lstrip("+~"), flags=re.ASCII).strip("-") for option in swept)
-    name = "_".join(part for part in parts if part)
-    if len(name) <= LONGEST_NAME:
+    options = [re.sub(r"[\[\]]", "", hide_paths(option.lstrip("+~"))) for option in swept]
+    name = "_".join(re.sub(r"[^\w.-]", "-", option, flags=re.ASCII) for option in options)
+    told_whole = all(re.fullmatch(r"[\w.,=-]*", option, flags=re.ASCII) for option in options)
+    if told_whole and hide_paths(list(swept)) == list(swept) and len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256("\n".join(swept).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name[: LONGEST_NAME - 9]}_{digest}"
@@ -120,6 +137,12 @@ def jobs(sweep: Path) -> list[tuple[str, RunResults]]:
     return sorted(found, key=lambda job: int(re.match(r"\d+", job[0])[0]))  # type: ignore[index]
 
 
+def refused(sweep: Path) -> list[str]:
+    """Names of the finished jobs that were refused this time."""
+    path = sweep / REFUSED
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
 def begin(folder: Path, task: str, seed: int) -> None:
     """Write down that a job has begun: where nothing else is written later, it was killed."""
     if not (folder / "metrics.json").exists():
@@ -127,9 +150,17 @@ def begin(folder: Path, task: str, seed: int) -> None:
 
 
 def write_failure(folder: Path, task: str, seed: int, reason: str) -> None:
-    """Write down that a job failed, and why, where it has not done so itself."""
+    """Write down that a job failed, and why, where it has not done so itself.
+
+    What a finished job came to stands, also where it was refused when its sweep was gone on with: that is told in
+    `REFUSED`, until the sweep begins anew.
+    """
     path = folder / "metrics.json"
     results = RunResults.read(path) if path.exists() else RunResults(task=task, seed=seed)
+    if results.status in DONE:
+        with (folder.parent / REFUSED).open("a", encoding="utf-8") as file:
+            file.write(f"{folder.name}\n")
+        return
     results.status = "failed"
     if not any(reason in note for note in results.notes):
         results.notes.append(f"the run failed: {reason}")
@@ -137,22 +168,20 @@ def write_failure(folder: Path, task: str, seed: int, reason: str) -> None:
 
 
 def done_before(folder: Path, config: Any) -> RunResults | None:
-    """The results of a job that is finished and had the same options; None otherwise."""
+    """The results of a job that is finished, had the same options, and files that have not changed; None otherwise."""
     state = State.read(folder)
-    if (
-        state is None
-        or state.results.get("status") not in ("finished", "pruned")
-        or state.config != flat(plain(config))
-    ):
+    if state is None or state.results.get("status") not in DONE:
+        return None
+    values = plain(config)
+    if state.config != flat(values) or state.files != row_files(values):
         return None
     return RunResults.from_dict(state.results, folder / "state.json")
 
 
 def remove_empty(sweep: Path) -> None:
     """Remove a sweep's folder in which no job has begun."""
-    if any(path.is_dir() for path in sweep.iterdir()):
-        return
-    for path in (sweep / FILE, sweep / "multirun.yaml"):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # there is something else in it
+    there = list(sweep.iterdir())
+    if all(path.is_file() and path.name.startswith((FILE, "multirun.yaml", "study.journal")) for path in there):
+        for path in there:
+            path.unlink()
         sweep.rmdir()

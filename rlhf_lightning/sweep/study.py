@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import RunResults
+from rlhf_lightning.report.secrets import hide_paths
 from rlhf_lightning.sweep.space import Space
 from rlhf_lightning.sweep.trial import open_storage
 
@@ -60,9 +60,16 @@ class Outcome:
 
 
 def open_study(
-    storage: str, resume: bool, sampler: str, seed: int, directions: Mapping[str, Direction], space: Space, at_once: int
+    storage: str,
+    resume: bool,
+    sampler: str,
+    seed: int,
+    directions: Mapping[str, Direction],
+    space: Space,
+    at_once: int,
+    name: str = NAME,
 ) -> Study:
-    """A new study, or with ``resume`` the one that is there, if it is about the same.
+    """A new study, or with ``resume`` the one that is there, if it is about the same; what failed is tried again then.
 
     Args:
         storage: a journal file's path or a database's URL.
@@ -72,6 +79,7 @@ def open_study(
         directions: objective to which way is better.
         space: of the options.
         at_once: jobs that run at the same time.
+        name: the study's, in a storage that holds several.
 
     Raises:
         UserError: if there is a study already and no resume, or it is about something else; for an unknown sampler.
@@ -84,27 +92,42 @@ def open_study(
     grid = space.grid() if sampler == "grid" else []
     opened = open_storage(storage)
     about = {"objectives": dict(directions), "options": space.describe()}
-    there = NAME in optuna.get_all_study_names(opened)
+    there, shown = name in optuna.get_all_study_names(opened), hide_paths(storage) if "://" in storage else storage
     if there and not resume:
-        raise UserError(f"{storage} holds a sweep already: go on with it by resume=true, or choose another folder")
+        raise UserError(
+            f"{shown} holds this sweep already: go on with it by resume=true, or choose another hydra.sweep.dir"
+        )
     study = optuna.create_study(
         storage=opened,
-        study_name=NAME,
+        study_name=name,
         directions=["maximize" if direction == "max" else "minimize" for direction in directions.values()],
         load_if_exists=True,
     )
     before = study.user_attrs.get("about", about)
     if before != about:
         raise UserError(
-            f"{storage} holds a sweep of other options or objectives ({_said(before)}; now {_said(about)}): start a "
+            f"{shown} holds a sweep of other options or objectives ({_said(before)}; now {_said(about)}): start a "
             "new one without resume=true"
         )
-    if not there:
-        study.set_user_attr("about", about)
+    if "about" not in study.user_attrs:  # new, or killed while the grid was written
         for values in grid:
-            study.enqueue_trial(values)
+            study.enqueue_trial(values, skip_if_exists=True)
+        study.set_user_attr("about", about)
+    _try_again(study, space)
     study.sampler = _sampler(sampler, seed + len(study.get_trials(deepcopy=False)), at_once)
     return study
+
+
+def _try_again(study: Study, space: Space) -> None:
+    """Put the values of trials that failed into the queue once more, whose failure then counts no more."""
+    from optuna.trial import TrialState
+
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    before = set(study.user_attrs.get("again", []))
+    for trial in failed:
+        if trial.number not in before and set(space.searched) <= set(trial.params):
+            study.enqueue_trial(trial.params)
+    study.set_user_attr("again", [trial.number for trial in failed])
 
 
 def _said(about: dict[str, Any]) -> str:
@@ -139,12 +162,16 @@ def unfinished(study: Study, space: Space) -> list[int]:
 
 
 def next_numbers(study: Study, space: Space, n_trials: int | None, at_once: int) -> list[int]:
-    """Ask for as many trials as may run at once, up to ``n_trials`` in all (None is what is left of the grid)."""
+    """Ask for as many trials as may run at once, up to ``n_trials`` in all (None is what is left of the grid).
+
+    Failures that are tried again don't count.
+    """
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
     waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-    left = waiting if n_trials is None else n_trials - (len(trials) - waiting)
+    counted = len(trials) - waiting - len(study.user_attrs.get("again", []))
+    left = waiting if n_trials is None else n_trials - counted
     return [study.ask(fixed_distributions=space.searched).number for _ in range(min(left, at_once))]
 
 
@@ -220,8 +247,8 @@ def counts(study: Study) -> dict[str, int]:
 
 
 def all_failed(study: Study, first: int = 3) -> bool:
-    """Whether each of the first trials has failed: so would the rest."""
+    """Whether at least so many trials have ended, and each of them failed: so would the rest."""
     from optuna.trial import TrialState
 
-    states = [trial.state for trial in islice(study.get_trials(deepcopy=False), first)]
-    return len(states) == first and all(state == TrialState.FAIL for state in states)
+    ended = [trial.state for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return len(ended) >= first and all(state == TrialState.FAIL for state in ended)

@@ -94,7 +94,7 @@ class OptunaSweeper(Sweeper):
         """
         from rlhf_lightning.sweep import results
         from rlhf_lightning.sweep.space import read_space
-        from rlhf_lightning.sweep.study import open_study
+        from rlhf_lightning.sweep.study import NAME, open_study
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -111,7 +111,8 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         at_once = self.n_jobs or jobs_at_once(self.config.hydra.launcher)
         storage = self.storage or str(folder / "study.journal")
-        study = open_study(storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once)
+        name = folder.name if self.storage else NAME
+        study = open_study(storage, bool(self.config.resume), self.sampler, self.seed, directions, space, at_once, name)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns = self._run(study, storage, space, directions, at_once)
@@ -139,12 +140,14 @@ class OptunaSweeper(Sweeper):
 
         returns: list[JobReturn] = []
         limit = self.n_trials or (None if self.sampler == "grid" else TRIALS)
+        if self.sampler == "grid" and limit is not None:
+            limit = min(limit, len(space.grid()))
         batches = runs_of(unfinished(study, space), at_once)
         while batches or (batches := runs_of(next_numbers(study, space, limit, at_once), at_once)):
             numbers, *batches = batches
             params = [study.trials[number].params for number in numbers]
             jobs = [
-                [*space.overrides(values), *self._address(storage, number, directions)]
+                [*space.overrides(values), *self._address(storage, study.study_name, number, directions)]
                 for number, values in zip(numbers, params, strict=True)
             ]
             self.validate_batch_is_legal(jobs)
@@ -160,15 +163,14 @@ class OptunaSweeper(Sweeper):
                 raise UserError(f"the first jobs of the sweep all failed, the last of them so: {outcomes[-1].reason}")
         return returns
 
-    def _address(self, storage: str, number: int, directions: Mapping[str, Direction]) -> list[str]:
+    def _address(self, storage: str, study: str, number: int, directions: Mapping[str, Direction]) -> list[str]:
         """The override that lets a job find its trial, where it may be pruned."""
-        from rlhf_lightning.sweep.study import NAME
         from rlhf_lightning.sweep.trial import VARIABLE, TrialAddress
 
         if self.prune is None:
             return []
         where = storage if "://" in storage else str(Path(storage).absolute())
-        address = TrialAddress(where, NAME, number, next(iter(directions)), **self.prune)
+        address = TrialAddress(where, study, number, next(iter(directions)), **self.prune)
         return [f"hydra.job.env_set.{VARIABLE}={QuotedString(address.to_text(), Quote.single).with_quotes()}"]
 
 

@@ -65,8 +65,23 @@ def test_only_what_is_missing_is_run_again(swept: Path) -> None:
     assert sweep_of(swept) == sweep, "no second sweep"
     assert (sweep / JOBS[0] / "metrics.json").stat().st_mtime_ns == times
     assert [outcome(sweep / job) for job in JOBS] == before
+    refused = run(swept, f"resume={sweep}", "data.limit=40")
+    assert refused.returncode == 1
+    assert "can't be resumed: data.limit was 48 and is 40" in refused.stderr
+    assert f"2 of 2 jobs were finished before, with other options or rows, and left as they are: {JOBS[0]}" in (
+        refused.stderr
+    )
     said = ok(run(swept, f"resume={sweep}")).stdout
     assert [f"{job}: finished before" in said for job in JOBS] == [True, True]
+
+
+def test_a_job_alone_takes_what_it_can_from_the_others(swept: Path) -> None:
+    folder = sweep_of(swept) / JOBS[1]
+    before, state = outcome(folder), json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    (folder / "state.json").write_text(json.dumps({**state, "done": [], "results": {}}))
+    said = ok(run(swept, f"resume={folder}")).stdout
+    assert f"sft: taken from {JOBS[0]}" in said
+    assert outcome(folder) == before
 
 
 def test_a_sweep_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:

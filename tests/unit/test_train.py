@@ -130,6 +130,7 @@ def test_a_job_that_fails_says_so_in_its_folder_and_lets_the_next_begin(
         (["finished", "failed", "interrupted"], 1),
         (["finished", "running"], 1),
         (["finished", "interrupted"], 75),
+        (["finished", "interrupted", "failed"], 1),
     ],
 )
 def test_a_sweeps_status_says_whether_jobs_failed(statuses: list[str], code: int, tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ def test_what_a_path_names_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(set(keys)) == 3
 
 
+def test_a_text_that_is_no_path_is_none() -> None:
+    """One longer than a file's name may be, and one that would name the current folder."""
+    assert len({key_of(make_run(None, policy=text), "sft") for text in ("", "be brief " * 100)}) == 2
+    assert not list(reuse._files_of({"policy": ""}))
+
+
 def train(run: Run) -> None:
     """What a training leaves."""
     (run.dir / "sft" / "model").mkdir(parents=True)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.instantiate import new_folder
 from rlhf_lightning.report import RunResults
-from rlhf_lightning.state import State, flat
+from rlhf_lightning.state import State, flat, row_files
 from rlhf_lightning.sweep import folders
 
 
@@ -34,6 +34,24 @@ def test_a_jobs_name_needs_no_quotes_and_fits(swept: list[str]) -> None:
 def test_long_names_that_differ_at_their_ends_differ() -> None:
     names = {folders.job_name([f"data.train={'x' * 300}{end}"]) for end in "ab"}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("w=-1", "w=1"),
+        ("p='a b'", "p='a-b'"),
+        ("d=/home/anna/x.jsonl", "d=/home/bert/x.jsonl"),
+        ("s=[a,b]", "s=[a,'b,c']"),
+    ],
+)
+def test_options_that_differ_have_names_that_do(one: str, other: str) -> None:
+    assert folders.job_name([one]) != folders.job_name([other])
+
+
+def test_a_name_tells_no_path() -> None:
+    assert "anna" not in folders.job_name(["data.train=/home/anna/x.jsonl"])
+    assert "x.jsonl" in folders.job_name(["data.train=/home/anna/x.jsonl"])
 
 
 def test_a_job_is_named_by_what_differs_between_jobs(tmp_path: Path) -> None:
@@ -63,6 +81,9 @@ def test_the_newest_sweep_of_the_same_command_is_found(tmp_path: Path) -> None:
     (tmp_path / "2026-01-04" / folders.FILE).write_text('{"schema": 0}')
     assert folders.find_sweep(tmp_path, ["task=qa", "seed=1,2", "resume=true"]) == tmp_path / "2026-01-02"
     assert folders.find_sweep(tmp_path, ["task=qa"]) is None
+    same = ["task=qa", "seed=1,2"]
+    assert folders.find_sweep(tmp_path, same, ["hydra.sweeper.n_trials=9"]) == tmp_path / "2026-01-02"
+    assert folders.find_sweep(tmp_path, same, ["hydra.sweeper.params.seed=9"]) is None
     with pytest.raises(UserError, match="another version"):
         folders.read_sweep(tmp_path / "2026-01-04")
 
@@ -100,24 +121,43 @@ def test_how_jobs_ended(tmp_path: Path) -> None:
     ]
 
 
-def test_only_a_finished_job_with_the_same_options_is_done(tmp_path: Path) -> None:
-    config = OmegaConf.create({"seed": 1, "ppo": {"lr": 0.1}, "resume": True})
-    assert folders.done_before(tmp_path, config) is None
+def test_only_a_finished_job_with_the_same_options_and_files_is_done(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    values = {"seed": 1, "ppo": {"lr": 0.1}, "data": {"train": str(rows)}}
+    config = OmegaConf.create({**values, "resume": True})
     results = RunResults(task="qa", status="interrupted")
-    State(config=flat({"seed": 1, "ppo": {"lr": 0.1}}), results=results.to_dict()).write(tmp_path)
+
+    def written(status: str) -> RunResults | None:
+        results.status = status
+        State(config=flat(values), results=results.to_dict(), files=row_files(values)).write(tmp_path)
+        return folders.done_before(tmp_path, config)
+
     assert folders.done_before(tmp_path, config) is None
-    results.status = "finished"
-    State(config=flat({"seed": 1, "ppo": {"lr": 0.1}}), results=results.to_dict()).write(tmp_path)
-    done = folders.done_before(tmp_path, config)
+    assert written("interrupted") is None
+    done = written("finished")
     assert done is not None
     assert (done.task, done.status) == ("qa", "finished")
     config.ppo.lr = 0.2
     assert folders.done_before(tmp_path, config) is None
+    config.ppo.lr = 0.1
+    rows.write_text('{"a": 1}')
+    assert folders.done_before(tmp_path, config) is None
+
+
+def test_what_a_finished_job_came_to_stands_though_it_is_refused_later(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", "seed=1")
+    (sweep / "0_x").mkdir()
+    RunResults(task="qa", status="finished").write(sweep / "0_x" / "metrics.json")
+    folders.write_failure(sweep / "0_x", "qa", 0, "other options")
+    assert [results.status for _, results in folders.jobs(sweep)] == ["finished"]
+    assert folders.refused(sweep) == ["0_x"]
 
 
 def test_a_sweep_without_a_job_leaves_nothing(tmp_path: Path) -> None:
     empty, other, begun = (make_sweep(tmp_path / name) for name in ("empty", "other", "begun"))
-    (empty / "multirun.yaml").touch()
+    for name in ("multirun.yaml", "study.journal", "study.journal.lock"):
+        (empty / name).touch()
     (other / "mine.txt").touch()
     (begun / "0_x").mkdir()
     for sweep in (empty, other, begun):

@@ -105,7 +105,7 @@ def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
 
 def test_a_sweep_is_not_begun_over_another(tmp_path: Path) -> None:
     opened(tmp_path)
-    with pytest.raises(UserError, match="holds a sweep already"):
+    with pytest.raises(UserError, match="holds this sweep already"):
         opened(tmp_path)
     with pytest.raises(UserError, match="sweep of other options or objectives"):
         opened(tmp_path, resume=True, space=read_space(["x=interval(0.0,2.0)", "y=a,b"]))
@@ -141,6 +141,42 @@ def test_all_failed(tmp_path: Path) -> None:
         assert not all_failed(study)
         tell(study, number, Outcome("failed"), tmp_path)
     assert all_failed(study)
+
+
+def test_what_failed_is_tried_again_when_a_sweep_is_gone_on_with(tmp_path: Path) -> None:
+    study, space = opened(tmp_path), read_space(SPACE)
+    for number in next_numbers(study, space, 3, 3):
+        tell(study, number, Outcome("failed" if number else "finished", (0.5,)[: not number]), tmp_path)
+    assert next_numbers(study, space, 3, 3) == []
+    again = opened(tmp_path, resume=True)
+    assert next_numbers(again, space, 3, 3) == [3, 4]
+    assert [again.trials[n].params for n in (3, 4)] == [again.trials[n].params for n in (1, 2)]
+    tell(again, 3, Outcome("finished", (0.7,)), tmp_path)
+    tell(again, 4, Outcome("failed"), tmp_path)
+    assert not all_failed(again)
+    once_more = opened(tmp_path, resume=True)
+    assert next_numbers(once_more, space, 3, 3) == [5]
+    assert once_more.trials[5].params == again.trials[2].params
+
+
+def test_a_sweep_that_began_with_failures_can_be_gone_on_with(tmp_path: Path) -> None:
+    study, space = opened(tmp_path), read_space(SPACE)
+    for number in next_numbers(study, space, 3, 3):
+        tell(study, number, Outcome("failed"), tmp_path)
+    again = opened(tmp_path, resume=True)
+    (number,) = next_numbers(again, space, 3, 1)
+    tell(again, number, Outcome("finished", (0.5,)), tmp_path)
+    assert not all_failed(again)
+
+
+def test_a_grid_that_was_cut_off_while_it_was_written_is_made_whole(tmp_path: Path) -> None:
+    space = read_space(["y=a,b,c"])
+    study = opened(tmp_path, space=space, sampler="grid")
+    storage = study._storage
+    cut = optuna.create_study(storage=storage, study_name="cut", directions=["maximize"])
+    cut.enqueue_trial({"y": "a"})
+    whole = open_study(str(tmp_path / "study.journal"), True, "grid", 0, UP, space, 1, "cut")
+    assert sorted(whole.trials[n].params["y"] for n in next_numbers(whole, space, None, 9)) == ["a", "b", "c"]
 
 
 def pareto(folder: Path, points: list[tuple[float, float]]):
