@@ -13,6 +13,7 @@ from rlhf_lightning.compare import main, print_summary
 from rlhf_lightning.comparison.rows import make_rows
 from rlhf_lightning.comparison.table import csv_text, table_fields
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.report import RunResults
 from rlhf_lightning.report.runs import differing_settings, find_runs, natural
 
 # Setting and seed to the share of words that the final policy gets right.
@@ -265,6 +266,65 @@ def test_the_gate_refuses_what_it_can_not_compare(tmp_path, capsys):
     write_run(tmp_path / "two" / "b", "0.2")
     assert main([str(tmp_path / "two"), "--against", str(old)]) == 2
     assert "has 2 rows of runs (ppo.kl_coef)" in capsys.readouterr().err
+
+
+def not_a_number(folder):
+    results = RunResults.read(folder / "metrics.json")
+    results.policies[-1].metrics["gold"] = float("nan")
+    results.write(folder / "metrics.json")
+
+
+def test_an_objective_that_is_no_number_any_more_fails_the_gate(tmp_path, capsys):
+    old, new = write_run(tmp_path / "old"), write_run(tmp_path / "new")
+    not_a_number(new)
+    assert main([str(new), "--against", str(old)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "gold was a number in the baseline and is none now, which is worse." in lines
+    assert lines[-1] == "Worse for certain: gold"
+    not_a_number(old)
+    assert main([str(new), "--against", str(old)]) == 2
+    assert "the objective, gold, is not a number in the baseline" in capsys.readouterr().err
+
+
+def test_a_metric_that_is_no_number_is_left_out_of_the_comparison(tmp_path, capsys):
+    write_run(tmp_path / "a")
+    not_a_number(write_run(tmp_path / "b", "0.1"))
+    assert main([str(tmp_path), "--html", str(tmp_path / "o.html"), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert "no test of gold in ppo.kl_coef=0.1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_metric_that_fell(tmp_path, capsys, monkeypatch):
+    from rlhf_lightning.comparison import gate
+
+    def broken(runs, baseline):
+        raise RuntimeError("a fault")
+
+    run = write_run(tmp_path / "run")
+    monkeypatch.setattr(gate, "against", broken)
+    assert main([str(run), "--against", str(run)]) == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+def test_a_metric_in_the_current_folder_is_found(tmp_path):
+    """As it is by rlhf-train: here by the console script, from a folder that is not on Python's path."""
+    for name, kl_coef in (("a", "0.05"), ("b", "0.1")):
+        config = write_run(tmp_path / "runs" / name, kl_coef) / ".hydra" / "config.yaml"
+        config.write_text(config.read_text().replace("rlhf_lightning.metrics.ChrF", "my_own_metrics.Mine"))
+    (tmp_path / "my_own_metrics.py").write_text("from rlhf_lightning.metrics import ChrF\nclass Mine(ChrF): pass\n")
+    script = Path(sys.executable).parent / "rlhf-compare"
+    done = subprocess.run([script, "runs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "no test of chrf" not in done.stdout
+    assert "raises" in done.stdout or "nothing for certain" in done.stdout
+
+
+def test_a_summary_never_raises(tmp_path, capsys, monkeypatch):
+    folder = write_run(tmp_path / "0")
+    (folder / "metrics.json").write_text("{")
+    print_summary(tmp_path)
+    assert "The runs can't be compared" in capsys.readouterr().err
+    monkeypatch.setattr(compare, "find_runs", lambda paths: 1 / 0)
+    print_summary(tmp_path)
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep, capsys, monkeypatch):
