@@ -150,13 +150,13 @@ def test_runs_of_two_tasks_have_no_best(tmp_path):
 def test_csv_is_unrounded_and_has_what_takes_no_part(sweep):
     from rlhf_lightning.comparison.significance import compare_rows
 
-    write_run(sweep / "broken", "0.1", 7, status="failed", policies=(), notes=["ppo failed: nan"])
+    write_run(sweep / "broken", "0.1", 7, status="failed", policies=(), notes=["the run failed: nan"])
     rows = make_rows(find_runs([sweep]))
     tests = compare_rows(rows.rows)
     lines = list(csv.DictReader(io.StringIO(csv_text(rows, tests))))
     assert [line["row"] for line in lines] == ["ppo.kl_coef=0.02", "ppo.kl_coef=0.1", "broken"]
     assert [line["status"] for line in lines] == ["finished", "finished", "failed"]
-    assert lines[2]["reason"] == "failed: ppo failed: nan"
+    assert lines[2]["reason"] == "failed: nan"
     test = tests.differences[1]["gold"]
     for column, value in {
         "gold": test.value,
@@ -169,6 +169,29 @@ def test_csv_is_unrounded_and_has_what_takes_no_part(sweep):
         assert float(lines[1][column]) == value
     assert lines[0]["gold change"] == ""
     assert lines[0]["seeds"] == "0 1"
+
+
+def test_csv_has_the_settings_of_what_takes_no_part(tmp_path):
+    """Options of config groups too, and the stages, which the settings hold in another form."""
+    for name, option, stages in (("a", "tiny", ["sft", "ppo"]), ("b", "hf", ["sft"]), ("c", "hf", ["ppo"])):
+        status = "failed" if name == "c" else "finished"
+        folder = write_run(tmp_path / name, status=status, stages=stages)
+        (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    choices:\n      model: {option}\n")
+    lines = list(csv.DictReader(io.StringIO(csv_text(make_rows(find_runs([tmp_path]))))))
+    told = {line["runs"]: (line["model"], line["stages"]) for line in lines}
+    assert told == {"a": ("tiny", "sft, ppo"), "b": ("hf", "sft"), "c": ("hf", "ppo")}
+
+
+def test_long_names_of_jobs_leave_room_for_results(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for i, kl_coef in enumerate(("0.02", "0.1")):
+        write_run(tmp_path / f"{i}_ppo.kl_coef-{kl_coef}_rewards-learned-chrf_stages-sft-ppo", kl_coef, seed=i)
+    assert main([str(tmp_path), "--each", "--no-tests"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines if "…" in line]
+    assert names == ["0_ppo.kl_…es-sft-ppo", "1_ppo.kl_…es-sft-ppo"]
+    assert "gold" in lines[2]
+    assert max(map(len, lines)) <= 80
 
 
 def test_unknown_names_are_answered_with_those_there_are(sweep):
@@ -255,7 +278,11 @@ def test_the_gate_fails_where_something_fell_for_certain(tmp_path, capsys, quali
 def test_the_gate_refuses_what_it_can_not_compare(tmp_path, capsys):
     old = write_run(tmp_path / "old")
     for name, changes, message in (
-        ("unfinished", {"status": "running"}, "a run that is not finished: unfinished running"),
+        (
+            "unfinished",
+            {"status": "running"},
+            "a run that is not finished: unfinished ended without a word, or is still running",
+        ),
         ("other", {"task": "translation"}, "the baseline's task is qa, not translation"),
         ("bare", {"samples": False}, "nothing can be tested: there is no samples.jsonl"),
     ):
@@ -328,7 +355,15 @@ def test_a_summary_never_raises(tmp_path, capsys, monkeypatch):
 
 
 def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep, capsys, monkeypatch):
-    write_run(sweep / "night" / "12", "0.1", 5, status="failed", policies=(), stages=[], notes=["no such file"])
+    write_run(
+        sweep / "night" / "12",
+        "0.1",
+        5,
+        status="failed",
+        policies=(),
+        stages=[],
+        notes=["the run failed: no such file"],
+    )
     print_summary(sweep / "night")
     out = capsys.readouterr().out
     assert "raises gold" in out
@@ -341,7 +376,7 @@ def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep,
 
 
 def test_a_summary_of_failed_jobs_alone(tmp_path, capsys):
-    write_run(tmp_path / "0", status="failed", policies=(), notes=["no such file"])
+    write_run(tmp_path / "0", status="failed", policies=(), notes=["the run failed: no such file"])
     print_summary(tmp_path)
     assert "• 0 (seed=0) failed: no such file" in capsys.readouterr().out
 
