@@ -13,7 +13,7 @@ from typing import Any
 
 from rlhf_lightning.comparison.answers import held_out_rows
 from rlhf_lightning.comparison.importance import FEWEST_RUNS, importances
-from rlhf_lightning.comparison.pictures import Panel, curve_panels, frontier, panel_figure, parallel_axes
+from rlhf_lightning.comparison.pictures import ALL_LABELLED, Panel, curve_panels, frontier, panel_figure, parallel_axes
 from rlhf_lightning.comparison.rows import Row, Rows
 from rlhf_lightning.comparison.significance import Difference, Tests
 from rlhf_lightning.comparison.table import ARROWS, Field, csv_text, objectives, scale_note, short
@@ -226,6 +226,10 @@ def _frontier_section(rows: Rows, leading: Sequence[str]) -> str:
         "How far a policy went from its reference, and what it gained. Dots are runs, rings the means of rows, thin "
         "lines what validation measured on the way. The dashed line is the Pareto front: no row is better at less KL."
     )
+    if any(len(same) > ALL_LABELLED for same in by_task.values()):
+        about += (
+            f" Of more than {ALL_LABELLED} rows only those on it are named; the others say their name when pointed at."
+        )
     return f'<h2>Reward against KL</h2><p class="dim">{about}</p><div class="panels large">{figures}</div>'
 
 

@@ -74,6 +74,8 @@ class Tests:
     """Place of a row to why it can't be tested."""
     unknown: dict[int, list[str]] = field(default_factory=dict)
     """Place of a row to the metrics, of those that both sides have, that were not tested."""
+    other_judges: set[str] = field(default_factory=set)
+    """Rewards that another model gave in some row: their figures are on several scales."""
     notes: list[str] = field(default_factory=list)
     """What a reader has to know of single figures."""
 
@@ -268,6 +270,7 @@ def compare_rows(
             tests.untested[i] = why
             continue
         refused = other_judges(other, row)
+        tests.other_judges |= refused.keys()
         notes.update({f"{name} {why}": None for name, why in refused.items()})
         a, b = sampled(base), sampled(i)
         measured = [name for name in _measured(row) if name in _measured(other)]

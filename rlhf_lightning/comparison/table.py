@@ -107,8 +107,8 @@ def _metric_field(name: str, rows: Sequence[Row], tests: Tests | None) -> Field:
         f"{text} *" if name in certain.get(i, {}) and certain[i][name].certain else text
         for i, text in enumerate(made.texts)
     ]
-    # Numbers of different tasks are not comparable, so none of them is the best.
-    if len({row.task for row in rows}) == 1:
+    # Numbers of different tasks, and of different reward models, are not comparable, so none of them is the best.
+    if len({row.task for row in rows}) == 1 and not (tests and name in tests.other_judges):
         made.best = frozenset(best(made.numbers or [], direction))
     made.group, made.metric, made.direction = group_of(name, runs), name, direction
     return made

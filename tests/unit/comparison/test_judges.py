@@ -11,6 +11,7 @@ from rlhf_lightning.compare import main
 from rlhf_lightning.comparison.judges import other_judges
 from rlhf_lightning.comparison.rows import make_rows
 from rlhf_lightning.comparison.significance import compare_rows
+from rlhf_lightning.comparison.table import table_fields
 from rlhf_lightning.report import RunResults, read_samples, write_samples
 from rlhf_lightning.report.runs import find_runs
 
@@ -52,6 +53,8 @@ def test_a_reward_that_scores_the_same_text_differently_is_another_one(
     assert (f"learned {NOTE}" in tests.notes) == other
     assert ("learned" in tests.unknown[1]) == other
     assert "gold" in tests.differences[1]
+    best = {field.metric: field.best for field in table_fields(make_rows(find_runs([tmp_path])), tests=tests)}
+    assert (best["learned"] == frozenset()) == other
 
 
 def test_any_reward_may_be_another_one(tmp_path: Path) -> None:
