@@ -227,9 +227,7 @@ def _frontier_section(rows: Rows, leading: Sequence[str]) -> str:
         "lines what validation measured on the way. The dashed line is the Pareto front: no row is better at less KL."
     )
     if any(len(same) > ALL_LABELLED for same in by_task.values()):
-        about += (
-            f" Of more than {ALL_LABELLED} rows only those on it are named; the others say their name when pointed at."
-        )
+        about += f" Of more than {ALL_LABELLED} rows only those on it are named; point at a dot for its name."
     return f'<h2>Reward against KL</h2><p class="dim">{about}</p><div class="panels large">{figures}</div>'
 
 

@@ -46,7 +46,7 @@ def test_a_reward_that_scores_the_same_text_differently_is_another_one(
     tmp_path: Path, offset: float, other: bool
 ) -> None:
     judged(write_run(tmp_path / "a"))
-    judged(write_run(tmp_path / "b", "0.1"), offset)
+    judged(write_run(tmp_path / "b", "0.1", quality=0.9), offset)
     tests = compare_rows(rows_of(tmp_path))
     assert ("learned" not in tests.differences[1]) == other
     assert ("learned" not in tests.wins[1]) == other

@@ -118,20 +118,23 @@ def test_nothing_finished_is_a_page_too(tmp_path: Path) -> None:
     assert "&lt;i&gt;no&lt;/i&gt;" in text
 
 
-def test_the_best_row_is_shown_also_where_rows_before_it_have_no_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unanswered", "other_task"), [(0.1, 0.1), (0.95, 0.1), (0.1, 0.97)])
+def test_the_best_row_is_shown_also_where_rows_before_it_have_no_answers(
+    tmp_path: Path, unanswered: float, other_task: float
+) -> None:
     """Rows without answers, without a number and of another task are not taken for the best, nor counted."""
-    write_run(tmp_path / "a", "0.01", samples=False, quality=0.95)
+    write_run(tmp_path / "a", "0.01", samples=False, quality=unanswered)
     write_run(tmp_path / "b", "0.02", quality=0.5)
-    write_run(tmp_path / "c", "0.03", quality=0.9)
-    write_run(tmp_path / "d", "0.04", quality=0.4)
+    write_run(tmp_path / "c", "0.03", quality=0.4)
+    write_run(tmp_path / "d", "0.04", quality=0.9)
     folder = write_run(tmp_path / "e", "0.05", quality=0.6)
     results = RunResults.read(folder / "metrics.json")
     results.policies[-1].metrics["gold"] = math.nan
     results.write(folder / "metrics.json")
-    write_run(tmp_path / "f", "0.06", task="translation", quality=0.97)
+    write_run(tmp_path / "f", "0.06", task="translation", quality=other_task)
     data = data_of(made(tmp_path))
     labels = [data["policies"][i]["label"] for i in data["chosen"]]
-    assert ["0.02" in labels[0], "0.03" in labels[1]] == [True, True]
+    assert ["0.02" in labels[0], "0.04" in labels[1]] == [True, True]
     assert all(label.endswith(", ppo") for label in labels)
 
 
