@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 where ``--against`` finds that a metric fell; 2 for a mistake of the user's.
     """
     options = _parser().parse_args(argv)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as rlhf-train does, for metrics of the user's own
     try:
         runs = _runs(options.paths)
         return _gate(runs, options.against) if options.against else _compare(runs, options)
     except (UserError, OSError) as error:
         print(f"rlhf-compare: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        if not options.against:
+            raise
+        traceback.print_exc()  # status 1, as Python has it, would tell a CI that a metric fell
         return 2
 
 
@@ -129,10 +137,13 @@ def _print(console: Console, rows: Rows, fields: Sequence, tests: Tests | None) 
 def _gate(runs: Sequence[Run], baseline: str) -> int:
     from rlhf_lightning.comparison.gate import against, gate_lines
 
-    tests = against(runs, _runs([baseline]))
-    results = runs[0].results
-    print("\n".join(gate_lines(tests, results.task, results.objective)))
-    fallen = [name for name, test in tests.items() if test.verdict == "worse"]
+    found = against(runs, _runs([baseline]))
+    print("\n".join(gate_lines(found.tests, runs[0].results.objective)))
+    for name in found.left_out:
+        print(f"{name} is not tested: it is not a number in the baseline.")
+    for name in found.lost:
+        print(f"{name} was a number in the baseline and is none now, which is worse.")
+    fallen = [*found.lost, *(name for name, test in found.tests.items() if test.verdict == "worse")]
     print(f"Worse for certain: {', '.join(fallen)}" if fallen else "Nothing is worse for certain.")
     return 1 if fallen else 0
 
@@ -140,8 +151,17 @@ def _gate(runs: Sequence[Run], baseline: str) -> int:
 def print_summary(folder: Path) -> None:
     """Print the comparison of all runs below a folder, as at the end of a sweep; failed jobs are listed.
 
-    Rows are tested where that is quick; else it says how to get it.
+    Rows are tested where that is quick; else it says how to get it. It never raises: a sweep that is done stays done
+    whatever its runs left.
     """
+    try:
+        _summary(folder)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        print(f"The runs can't be compared: {reason}", file=sys.stderr)
+
+
+def _summary(folder: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 

@@ -7,7 +7,7 @@ two matrices: how often each row was drawn, and the rows' states.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """How far a figure from samples.jsonl, whose scores have six decimals, may be from metrics.json, relatively."""
+
+
+class Resampled(NamedTuple):
+    """A figure on resampled rows.
+
+    Attributes:
+        values: (draws,).
+        rows: that have the figure.
+    """
+
+    values: np.ndarray
+    rows: int
 
 
 def held_out_rows(run: Run) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -69,8 +81,10 @@ class CorpusMetric:
     def _sums(self, completions: list[str], references: list[list[str]]) -> np.ndarray:
         self.metric.reset()
         self.metric.update(completions, references)
-        parts = [value.reshape(-1).double().numpy() for value in self.metric.metric_state.values()]  # type: ignore[union-attr]
-        return np.concatenate(parts)
+        states = self.metric.metric_state.values()
+        if any(isinstance(value, list) for value in states):
+            raise ValueError(f"{type(self.metric).__name__} keeps its rows in lists, not sums over them")
+        return np.concatenate([value.reshape(-1).double().numpy() for value in states])  # type: ignore[union-attr]
 
     def scores(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """The metric's values by name, (d,) each, of sums (d, k)."""
@@ -127,8 +141,8 @@ class Answers:
             self._weights[n] = drawn.astype(float)
         return self._weights[n]
 
-    def figures(self, run: Run) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """The final policy's figures on resampled rows, (draws,) by name, and why others have none.
+    def figures(self, run: Run) -> tuple[dict[str, Resampled], dict[str, str]]:
+        """The final policy's figures on resampled rows by name, and why others have none.
 
         Figures are left out, with the reason, where what follows from the answers is not what the run measured.
         """
@@ -136,7 +150,7 @@ class Answers:
         samples = _answered(run)
         if final is None or not samples:
             return {}, {"": "it has no samples.jsonl"}
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Resampled] = {}
         refused: dict[str, str] = {}
         weights = self.weights(len(samples))
         texts = [sample.completions[final.name] for sample in samples]
@@ -145,11 +159,13 @@ class Answers:
             for name, by_row in values.items():
                 known = np.isfinite(by_row)
                 with np.errstate(invalid="ignore"):  # a resample without a known value is NaN
-                    found[name] = weights @ np.where(known, by_row, 0.0) / (weights @ known)
+                    drawn = weights @ np.where(known, by_row, 0.0) / (weights @ known)
+                found[name] = Resampled(drawn, int(known.sum()))
                 whole[name] = float(by_row[known].mean()) if known.any() else np.nan
         references = [sample.references for sample in samples]
-        for name, config in _metric_configs(run).items():
+        for name, given in _metric_configs(run).items():
             try:
+                config = _resolved(run, name) if "${" in str(given) else given
                 metric = self._metrics.setdefault(str(config), CorpusMetric(build_metric(config)))
                 states = metric.states(texts, references)
                 resampled = metric.resampled(states, weights)
@@ -157,7 +173,10 @@ class Answers:
             except (UserError, ValueError) as error:
                 refused[name] = str(error)
                 continue
-            found |= {key or name: values for key, values in resampled.items()}
+            except Exception as error:  # of a metric of the user's own
+                refused[name] = f"{type(error).__name__}: {error}"
+                continue
+            found |= {key or name: Resampled(values, len(samples)) for key, values in resampled.items()}
             whole |= {key or name: float(values[0]) for key, values in total.items()}
         for name, value in whole.items():
             measured = final.metrics.get(name)
@@ -195,17 +214,22 @@ def _scores(run: Run, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
 
 def _metric_configs(run: Run) -> dict[str, Any]:
     """The task's metrics by name, as the run's config has them."""
-    metrics = (run.config.get("task") or {}).get("metrics") or {}
-    if "${" not in str(metrics):
-        return metrics
+    return (run.config.get("task") or {}).get("metrics") or {}
+
+
+def _resolved(run: Run, metric: str) -> Any:
+    """A metric's config with its interpolations resolved.
+
+    Raises:
+        UserError: if they can't be.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        resolved: Any = OmegaConf.to_container(OmegaConf.create(run.config).task.metrics, resolve=True)
-        return resolved
+        return OmegaConf.to_container(OmegaConf.create(run.config).task.metrics[metric], resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{run.path}: the metrics of its config can't be resolved: {error}") from None
+        raise UserError(f"its config can't be resolved: {' '.join(str(error).split())}") from None
 
 
 def build_metric(config: Mapping[str, Any]) -> Metric:

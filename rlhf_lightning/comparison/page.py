@@ -13,13 +13,14 @@ from typing import Any
 
 from rlhf_lightning.comparison.answers import held_out_rows
 from rlhf_lightning.comparison.importance import FEWEST_RUNS, importances
-from rlhf_lightning.comparison.pictures import Panel, curve_panels, frontier, panel_figure, parallel_axes
+from rlhf_lightning.comparison.pictures import ALL_LABELLED, Panel, curve_panels, frontier, panel_figure, parallel_axes
 from rlhf_lightning.comparison.rows import Row, Rows
 from rlhf_lightning.comparison.significance import Difference, Tests
 from rlhf_lightning.comparison.table import ARROWS, Field, csv_text, objectives, scale_note, short
 from rlhf_lightning.comparison.words import change_text, findings, left_out_lines, method, p_text
 from rlhf_lightning.report.page import html_text, key, page
 from rlhf_lightning.report.results import Sample
+from rlhf_lightning.report.runs import Run
 from rlhf_lightning.report.summary import GROUP_TITLES, decimals, number, plain_words, stage_title
 
 MOST_ANSWERS = 300
@@ -223,8 +224,10 @@ def _frontier_section(rows: Rows, leading: Sequence[str]) -> str:
         return ""
     about = (
         "How far a policy went from its reference, and what it gained. Dots are runs, rings the means of rows, thin "
-        "lines what validation measured on the way. The dashed line is the Pareto front: no row has more at less KL."
+        "lines what validation measured on the way. The dashed line is the Pareto front: no row is better at less KL."
     )
+    if any(len(same) > ALL_LABELLED for same in by_task.values()):
+        about += f" Of more than {ALL_LABELLED} rows only those on it are named; point at a dot for its name."
     return f'<h2>Reward against KL</h2><p class="dim">{about}</p><div class="panels large">{figures}</div>'
 
 
@@ -272,8 +275,21 @@ def _settings_section(rows: Rows, leading: Sequence[str]) -> str:
             f'<h3>What explains it</h3><p class="dim">{html_text(about)}</p><div class="card results">{bars}</div>'
         )
     elif picture:
-        parts.append(f'<p class="dim">What explains it is told from {FEWEST_RUNS} runs on.</p>')
+        parts.append(f'<p class="dim">{html_text(_unexplained(runs, leading[0]))}</p>')
     return "".join(parts)
+
+
+def _unexplained(runs: Sequence[Run], metric: str) -> str:
+    """Why nothing is said of what explains a metric."""
+    values = [value for run in runs if (value := run.value(metric)) is not None and math.isfinite(value)]
+    if len(values) < FEWEST_RUNS:
+        return f"What explains {plain_words(metric)} is told from {FEWEST_RUNS} runs on that have it."
+    if len(set(values)) == 1:
+        return f"{plain_words(metric)} is the same in all runs: there is nothing to explain."
+    return (
+        f"What explains {plain_words(metric)} can't be told: no setting has one value in several runs and another "
+        "in others."
+    )
 
 
 def _trend_text(trend: float | None) -> str:
@@ -343,6 +359,7 @@ def page_data(rows: Rows, tests: Tests | None, panels: Sequence[Panel]) -> dict[
     sets: dict[tuple, int] = {}
     held: list[list[dict[str, Any]]] = []
     policies: list[dict[str, Any]] = []
+    starts: list[dict[str, Any]] = []
     places: dict[tuple[int, str], int] = {}
     for row, run in answered:
         asked, samples = held_out_rows(run), run.samples()[:keep]
@@ -350,11 +367,14 @@ def page_data(rows: Rows, tests: Tests | None, panels: Sequence[Panel]) -> dict[
             sets[asked] = len(sets)
             held.append([{"id": s.id, "prompt": s.prompt, "references": s.references} for s in samples])
         seed = f", seed {run.results.seed}" if len(row.runs) > 1 else ""
-        # What the base model says tells little, and takes as much room.
-        for policy in run.results.policies[1:] or run.results.policies:
+        for policy in run.results.policies:
+            made = {"set": sets[asked], **_texts(samples, policy.name)}
+            if policy is run.results.policies[0] and policy is not run.final:
+                if made in starts:  # most runs start from the same model
+                    continue
+                starts.append(made)
             places[id(run), policy.name] = len(policies)
-            label = f"{short(row.name, 60)}{seed}, {policy.name}"
-            policies.append({"label": label, "set": sets[asked], **_texts(samples, policy.name)})
+            policies.append({"label": f"{short(row.name, 60)}{seed}, {policy.name}", **made})
     return {
         "sets": held,
         "held": [len(asked) for asked in sets],
@@ -388,20 +408,24 @@ def _finite(value: float | None) -> float | None:
 
 
 def _chosen(rows: Rows, places: dict[tuple[int, str], int]) -> tuple[int, int]:
-    """The two policies that are shown at first: the final ones of the first and of the best row, or the last two."""
-    firsts = [row.runs[0] for row in rows.rows]
-    ends = [places[id(run), run.final.name] for run in firsts if run.final and (id(run), run.final.name) in places]
+    """The two policies that are shown at first: the final ones of the first and of the best row, or the last two.
+
+    They are of one task; rows without answers, and rows whose objective is not a number, are not the best.
+    """
+    ends: dict[int, int] = {}
+    for i, row in enumerate(rows.rows):
+        final = row.runs[0].final
+        if final and (id(row.runs[0]), final.name) in places and row.task == rows.rows[min([*ends, i])].task:
+            ends[i] = places[id(row.runs[0]), final.name]
     if len(ends) < 2:
         return max(len(places) - 2, 0), max(len(places) - 1, 0)
-    name = rows.rows[0].objective or ""
-    sign = -1 if rows.rows[0].direction(name) == "min" else 1
-    better = [
-        (sign * sum(row.values(name)) / len(row.values(name)), -i)
-        for i, row in enumerate(rows.rows)
-        if row.values(name)
-    ]
-    best = -max(better)[1] if better else 1
-    return ends[0], ends[best] if 0 < best < len(ends) else ends[1]
+    first, *others = ends
+    name = rows.rows[first].objective or ""
+    sign = -1 if rows.rows[first].direction(name) == "min" else 1
+    means = {i: sign * sum(values) / len(values) for i in ends if (values := rows.rows[i].values(name))}
+    means = {i: mean for i, mean in means.items() if math.isfinite(mean)}
+    best = max(means, key=lambda i: means[i], default=first)  # the first of those that are as good
+    return ends[first], ends[best if best != first else others[0]]
 
 
 def _curves(rows: Rows, panels: Sequence[Panel]) -> list[dict[str, Any]]:

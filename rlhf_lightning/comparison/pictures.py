@@ -20,6 +20,11 @@ POINTS = 60
 WIDTH, HEIGHT = 440, 300
 AXIS_WIDTH = 112
 LABEL_HEIGHT = 13
+LETTER_WIDTH = 6.5
+"""Of a label's letters on average, rather too wide than too narrow."""
+
+ALL_LABELLED = 8
+"""The most rows of which each gets a label; of more, those of the Pareto front."""
 
 
 class Spread(NamedTuple):
@@ -170,23 +175,48 @@ def frontier(rows: dict[int, Row], metric: str) -> str:
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" {_fill(i)}><title>{html_text(title)}</title></circle>'
             )
-    taken: list[tuple[float, float]] = []
+    taken: list[_Label] = []
+    labelled = list(means) if len(means) <= ALL_LABELLED else [places[j] for j in front]
     for i in sorted(means, key=lambda i: -means[i][1]):
         x, y = frame.place(*means[i])
-        left = x > 0.62 * WIDTH
-        at = y + 4
-        while any(abs(at - other) < LABEL_HEIGHT and abs(x - near) < 0.5 * WIDTH for near, other in taken):
-            at += 2
-        taken.append((x, at))
-        name = html_text(_short(rows[i].tag, 34))
         if len(ends[i]) > 1:
             parts.append(f'<circle class="mean" cx="{x:.1f}" cy="{y:.1f}" r="5" {_stroke(i)}/>')
-        anchor = 'text-anchor="end" ' if left else ""
-        parts.append(
-            f'<text class="halo" {anchor}x="{x + (-9 if left else 9):.1f}" y="{at:.1f}" {_fill(i)}>{name}</text>'
-        )
-    label = f"{rows[places[0]].task}: {plain_words(metric)} against KL of all final policies"
-    return figure(f"{plain_words(metric)} against KL", _svg(parts, WIDTH, HEIGHT, label), rows[places[0]].task)
+        label = _label(rows[i].tag, x, y, taken) if i in labelled else None
+        if label is not None:
+            taken.append(label)
+            anchor, start = ('text-anchor="end" ', label.right) if label.before else ("", label.left)
+            place = f'{anchor}x="{start:.1f}" y="{label.y:.1f}"'
+            parts.append(f'<text class="halo" {place} {_fill(i)}>{html_text(label.text)}</text>')
+    about = f"{rows[places[0]].task}: {plain_words(metric)} against KL of all final policies"
+    return figure(f"{plain_words(metric)} against KL", _svg(parts, WIDTH, HEIGHT, about), rows[places[0]].task)
+
+
+class _Label(NamedTuple):
+    """A text in a picture: its ends, its base line, and whether it stands before its point."""
+
+    text: str
+    left: float
+    right: float
+    y: float
+    before: bool
+
+
+def _label(text: str, x: float, y: float, taken: Sequence[_Label]) -> _Label | None:
+    """A label beside a point, inside the picture, as near as it finds room; None where there is none."""
+    room = {False: WIDTH - 4 - (x + 9), True: x - 9 - _Frame.left}
+    wanted = LETTER_WIDTH * len(text)
+    before = room[False] < wanted and room[True] > room[False]
+    text = _short(text, int(room[before] / LETTER_WIDTH))
+    width = LETTER_WIDTH * len(text)
+    left = x - 9 - width if before else x + 9
+    for away in range(0, HEIGHT, 2):
+        for at in (y + 4 + away, y + 4 - away):
+            free = all(
+                abs(at - other.y) >= LABEL_HEIGHT or left + width < other.left or other.right < left for other in taken
+            )
+            if free and _Frame.top + LABEL_HEIGHT / 2 <= at <= _Frame.bottom:
+                return _Label(text, left, left + width, at, before)
+    return None
 
 
 class _Frame:

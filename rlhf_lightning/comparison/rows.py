@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +124,10 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
     finished = list(done.values())
     keys = setting_names(runs, group_by) if group_by else list(differing_settings(finished))
     keys = [key for key in keys if group_by or each or key != "seed"]
-    keys += [key for key in ("task", "stages") if key not in keys and len({_value(r, key) for r in finished}) > 1]
+    keys += [key for key in ("task", "stages") if key not in keys and len({row_value(r, key) for r in finished}) > 1]
     telling = keys
     if not group_by:
-        telling = _telling({key: [_value(run, key) for run in finished] for key in keys})
+        telling = _telling({key: [row_value(run, key) for run in finished] for key in keys})
         keys = [*telling, *(key for key in keys if key not in telling)]
     told_apart = _told_apart(done, keys, group_by, each)
     rows = []
@@ -172,14 +173,14 @@ def _told_apart(
     for place in [themselves] if each else [{}] if group_by else [{}, folders, themselves]:
         grouped = {}
         for label, run in runs.items():
-            values = (*(_value(run, key) for key in keys), *([place[label]] if place else []))
+            values = (*(row_value(run, key) for key in keys), *([place[label]] if place else []))
             grouped.setdefault(values, []).append(run)
         if all(len({run.results.seed for run in same}) == len(same) for same in grouped.values()):
             break
     return grouped
 
 
-def _value(run: Run, key: str) -> str:
+def row_value(run: Run, key: str) -> str:
     """A run's value of a setting; task and stages are those of its results."""
     if key == "task":
         return run.results.task
@@ -196,8 +197,23 @@ def _labels(runs: Sequence[Run]) -> dict[str, Run]:
     return {str(run.path.relative_to(common)): run for run in runs}
 
 
+TELLING = {
+    "failed": (r"the run failed: (.*)", r"(\S+ failed after \d+ optimizer steps: .*)"),
+    "interrupted": (r"(\S+ was interrupted after \d+ optimizer steps.*)",),
+    "pruned": (r"pruned (after .*)",),
+}
+"""The notes that tell of a status, in the order of how well they do."""
+
+
 def why_left_out(run: Run) -> str:
     """A run's status and what its notes say of it, in a line."""
-    status = run.results.status if run.results.status != "finished" else "measured no policy"
-    telling = [note for note in run.results.notes if run.results.status in note] or run.results.notes[-1:]
-    return f"{status}: {' '.join(telling[0].split())}" if telling else status
+    status = run.results.status
+    if status == "finished":
+        return "measured no policy"
+    if status == "running":
+        return "ended without a word, or is still running"
+    for pattern in TELLING[status]:
+        for note in reversed(run.results.notes):  # a run that was resumed may have failed before
+            if told := re.fullmatch(pattern, note, re.DOTALL):
+                return f"{status}: {' '.join(told[1].split())}"
+    return status

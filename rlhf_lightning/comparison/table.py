@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.comparison.rows import Row, Rows, why_left_out
+from rlhf_lightning.comparison.rows import Row, Rows, row_value, why_left_out
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import COLUMN_GROUPS, PolicyResult, RunResults
 from rlhf_lightning.report.runs import Run, first_policy, sft_policy
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from rlhf_lightning.comparison.significance import Tests
+
+RUN_TITLES = ("run", "runs")
+"""Of the columns with names of runs."""
 
 ARROWS = {"max": " ↑", "min": " ↓"}
 
@@ -104,8 +107,8 @@ def _metric_field(name: str, rows: Sequence[Row], tests: Tests | None) -> Field:
         f"{text} *" if name in certain.get(i, {}) and certain[i][name].certain else text
         for i, text in enumerate(made.texts)
     ]
-    # Numbers of different tasks are not comparable, so none of them is the best.
-    if len({row.task for row in rows}) == 1:
+    # Numbers of different tasks, and of different reward models, are not comparable, so none of them is the best.
+    if len({row.task for row in rows}) == 1 and not (tests and name in tests.other_judges):
         made.best = frozenset(best(made.numbers or [], direction))
     made.group, made.metric, made.direction = group_of(name, runs), name, direction
     return made
@@ -163,7 +166,10 @@ def screen_table(fields: Sequence[Field], width: int) -> Table:
             )
             table.add_column(heading, justify="right" if column.numbers else "left", no_wrap=True)
         for i in range(len(fields[0].texts)):
-            table.add_row(*(Text(short(column.texts[i]), "bold" if i in column.best else "") for column in shown))
+            texts = [_fitting(column, i, width) for column in shown]
+            table.add_row(
+                *(Text(text, "bold" if i in column.best else "") for text, column in zip(texts, shown, strict=True))
+            )
         if table_width(table) <= width or len(shown) <= 2:
             break
         # Results keep half of the room at least, however many settings differ.
@@ -174,6 +180,15 @@ def screen_table(fields: Sequence[Field], width: int) -> Table:
     if missing:
         table.caption = Text(f"No room for {', '.join(missing)}: see --html or --csv")
     return table
+
+
+def _fitting(column: Field, i: int, width: int) -> str:
+    """A cell's text; a run's folder, whose beginning and end both tell, is shortened in the middle to leave room."""
+    if column.title not in RUN_TITLES:
+        return short(column.texts[i])
+    text = " ".join(clean(column.texts[i]).split())
+    limit = max(20, width // 4)
+    return text if len(text) <= limit else f"{text[: limit - limit // 2 - 1]}…{text[-(limit // 2) :]}"
 
 
 def short(text: str, limit: int = 40) -> str:
@@ -211,7 +226,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
                 gains = [gain for run in row.runs if (gain := run.value(name, minus=policy)) is not None]
                 line[f"{name} over {over}"] = statistics.fmean(gains) if gains else None
     for label, run in rows.left_out.items():
-        known = {key: run.settings.get(key, "") for key in rows.keys}
+        known = {key: value for key in rows.keys if (value := row_value(run, key)) != "-"}
         told = {"status": run.results.status, **known, "n": 0, "seeds": run.results.seed, "task": run.results.task}
         lines.append({"row": label, **told, "runs": label, "reason": why_left_out(run)})
     order = {

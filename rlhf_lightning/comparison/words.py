@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rlhf_lightning.comparison.rows import Row, Rows, why_left_out
-from rlhf_lightning.comparison.significance import ALPHA, Difference, Tests
+from rlhf_lightning.comparison.significance import ALPHA, Difference, Tests, same_seeds
 from rlhf_lightning.report.runs import setting
 from rlhf_lightning.report.summary import clean, decimals, number
 from rlhf_lightning.report.winrate import WinRate
@@ -29,8 +29,16 @@ def change_text(test: Difference) -> str:
     return f"{number(test.change, places, sign=True)} (95 % {low} to {high}, {p_text(test.corrected)})"
 
 
-def sentence(row: Row, tests: Mapping[str, Difference]) -> str:
-    """What a row changed against the baseline: "x=1 raises gold by 0.05 (p = .003), but lowers eos_rate by ..."."""
+def sentence(row: Row, tests: Mapping[str, Difference], unknown: Sequence[str] = ()) -> str:
+    """What a row changed against the baseline: "x=1 raises gold by 0.05 (p = .003), but lowers eos_rate by ...".
+
+    Args:
+        row: the row.
+        tests: its metrics against those of the baseline.
+        unknown: metrics that both have and that were not tested.
+    """
+    if not tests:
+        return f"{clean(row.name)}: none of its metrics can be tested."
     found = {verdict: [n for n, t in tests.items() if t.verdict == verdict] for verdict in ("better", "worse", "moved")}
     for names in found.values():
         names.sort(key=lambda name: (name != row.objective, tests[name].corrected))
@@ -45,7 +53,8 @@ def sentence(row: Row, tests: Mapping[str, Difference]) -> str:
     if row.objective in unsure:
         text += f" Not certain of {clean(row.objective)}: {change_text(tests[row.objective])}."
     others = [clean(name) for name in unsure if name != row.objective]
-    return text + (f" No certain difference in {', '.join(others)}." if others and said else "")
+    text += f" No certain difference in {', '.join(others)}." if others and said else ""
+    return text + (f" Not tested: {', '.join(map(clean, unknown))}." if unknown else "")
 
 
 def _phrase(tests: Mapping[str, Difference]) -> str:
@@ -68,12 +77,16 @@ def _listed(items: Sequence[str]) -> str:
 def win_text(wins: Mapping[str, WinRate]) -> str:
     """Win rates in a line, but for those where every answer is a tie; empty where there are none."""
     told = [
-        f"{_percent(win.rate)} % by {clean(name)} ({_percent(win.low)} to {_percent(win.high)}; "
-        f"{_percent(win.level)} % at equal length)"
+        f"{_percent(win.rate)} % by {clean(name)} ({_interval(win)}{_percent(win.level)} % at equal length)"
         for name, win in wins.items()
-        if (win.low, win.high) != (0.5, 0.5)
+        if not win.tied
     ]
     return f"Its answers win {', '.join(told)}." if told else ""
+
+
+def _interval(win: WinRate) -> str:
+    """The ends of the interval, which knows nothing of other seeds: only where one run is held against one."""
+    return f"{_percent(win.low)} to {_percent(win.high)}; " if win.pairs == 1 else ""
 
 
 def _percent(share: float) -> str:
@@ -86,11 +99,29 @@ def method(rows: Sequence[Row], tests: Tests) -> str:
     seeds = " and Student's t over seeds" if several else ""
     text = (
         f"Tests: paired bootstrap over the held-out rows ({tests.draws} resamples){seeds}; p values are corrected by "
-        f"Holm, the objective's for each other, those of all other metrics likewise; certain is p < {ALPHA:g}."
+        "Holm, the objective's of all rows for each other, those of a row's other metrics for each other; certain is "
+        f"p < {ALPHA:g}."
     ).replace("0.05", ".05")
-    if any(len(rows[i].runs) == 1 for i in [*tests.differences, *tests.against.values()]):
-        text += " Where a row is one run, a test tells of its model alone, not of what another seed would give."
+    if any(len(rows[i].runs) == len(rows[tests.against[i]].runs) == 1 for i in tests.differences):
+        text += " Where both rows are one run, a test tells of these models alone, not of what other seeds would give."
+    if any(tests.wins.values()):
+        text += f" {_about_wins(rows, tests)}"
     return text
+
+
+def _about_wins(rows: Sequence[Row], tests: Tests) -> str:
+    """Which runs were held against each other, and what the intervals of win rates leave out."""
+    sides = [(rows[tests.against[i]], rows[i]) for i, wins in tests.wins.items() if wins]
+    several = [side for side in sides if max(len(row.runs) for row in side) > 1]
+    told = []
+    if several:
+        by_seed = [same_seeds(a.seeds, b.seeds) for a, b in several]
+        ways = ["with the same seed"] * any(by_seed)
+        ways += ["in the order of their seeds, where one row has fewer these again"] * (not all(by_seed))
+        told.append(f"Win rates are over pairs of runs {', else '.join(ways)}, without an interval.")
+    if len(several) < len(sides):
+        told.append("Intervals of win rates are over prompts alone.")
+    return " ".join(told)
 
 
 def findings(rows: Rows, tests: Tests) -> list[str]:
@@ -103,8 +134,9 @@ def findings(rows: Rows, tests: Tests) -> list[str]:
             if i in tests.untested:
                 said.append(f"{clean(rows.rows[i].name)} is not tested: {tests.untested[i]}.")
             else:
+                told = sentence(rows.rows[i], tests.differences[i], tests.unknown.get(i, []))
                 wins = win_text(tests.wins.get(i, {}))
-                said.append(f"{sentence(rows.rows[i], tests.differences[i])}{f' {wins}' if wins else ''}")
+                said.append(f"{told}{f' {wins}' if wins else ''}")
     return said
 
 
@@ -115,8 +147,8 @@ def _about(row: Row) -> str:
 
 def _rank(row: Row, tests: Mapping[str, Difference]) -> tuple[int, float]:
     objective = tests.get(row.objective or "")
-    certain = sum(test.certain for test in tests.values())
-    return (-2 if objective is not None and objective.certain else -1 if certain else 0, -certain)
+    gains = sum(test.verdict == "better" for test in tests.values())
+    return (-2 if objective is not None and objective.verdict == "better" else -1 if gains else 0, -gains)
 
 
 def left_out_lines(rows: Rows) -> list[str]:

@@ -22,6 +22,8 @@ class WinRate(NamedTuple):
         level, level_low, level_high: where both answers were equally long, by a logistic regression of the win on the
             difference in length.
         rows: prompts compared.
+        pairs: of policies that are counted together; the intervals are over prompts alone.
+        tied: whether all their answers are equally good.
     """
 
     rate: float
@@ -31,6 +33,8 @@ class WinRate(NamedTuple):
     level_low: float
     level_high: float
     rows: int
+    pairs: int = 1
+    tied: bool = False
 
 
 def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths: ArrayLike) -> WinRate | None:
@@ -65,7 +69,8 @@ def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths
     low, high = np.percentile(rates, [2.5, 97.5])
     level_low, level_high = np.percentile(levels, [2.5, 97.5])
     level = _at_equal_length(wins.reshape(1, -1), pull.reshape(1, -1))[0]
-    return WinRate(float(wins.mean()), float(low), float(high), float(level), float(level_low), float(level_high), n)
+    ends = float(low), float(high), float(level), float(level_low), float(level_high)
+    return WinRate(float(wins.mean()), *ends, n, wins.shape[1], bool((wins == 0.5).all()))
 
 
 def _at_equal_length(wins: np.ndarray, pull: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from rlhf_lightning.compare import main, print_summary
 from rlhf_lightning.comparison.rows import make_rows
 from rlhf_lightning.comparison.table import csv_text, table_fields
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.report import RunResults
 from rlhf_lightning.report.runs import differing_settings, find_runs, natural
 
 # Setting and seed to the share of words that the final policy gets right.
@@ -149,13 +150,13 @@ def test_runs_of_two_tasks_have_no_best(tmp_path):
 def test_csv_is_unrounded_and_has_what_takes_no_part(sweep):
     from rlhf_lightning.comparison.significance import compare_rows
 
-    write_run(sweep / "broken", "0.1", 7, status="failed", policies=(), notes=["ppo failed: nan"])
+    write_run(sweep / "broken", "0.1", 7, status="failed", policies=(), notes=["the run failed: nan"])
     rows = make_rows(find_runs([sweep]))
     tests = compare_rows(rows.rows)
     lines = list(csv.DictReader(io.StringIO(csv_text(rows, tests))))
     assert [line["row"] for line in lines] == ["ppo.kl_coef=0.02", "ppo.kl_coef=0.1", "broken"]
     assert [line["status"] for line in lines] == ["finished", "finished", "failed"]
-    assert lines[2]["reason"] == "failed: ppo failed: nan"
+    assert lines[2]["reason"] == "failed: nan"
     test = tests.differences[1]["gold"]
     for column, value in {
         "gold": test.value,
@@ -168,6 +169,29 @@ def test_csv_is_unrounded_and_has_what_takes_no_part(sweep):
         assert float(lines[1][column]) == value
     assert lines[0]["gold change"] == ""
     assert lines[0]["seeds"] == "0 1"
+
+
+def test_csv_has_the_settings_of_what_takes_no_part(tmp_path):
+    """Options of config groups too, and the stages, which the settings hold in another form."""
+    for name, option, stages in (("a", "tiny", ["sft", "ppo"]), ("b", "hf", ["sft"]), ("c", "hf", ["ppo"])):
+        status = "failed" if name == "c" else "finished"
+        folder = write_run(tmp_path / name, status=status, stages=stages)
+        (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    choices:\n      model: {option}\n")
+    lines = list(csv.DictReader(io.StringIO(csv_text(make_rows(find_runs([tmp_path]))))))
+    told = {line["runs"]: (line["model"], line["stages"]) for line in lines}
+    assert told == {"a": ("tiny", "sft, ppo"), "b": ("hf", "sft"), "c": ("hf", "ppo")}
+
+
+def test_long_names_of_jobs_leave_room_for_results(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for i, kl_coef in enumerate(("0.02", "0.1")):
+        write_run(tmp_path / f"{i}_ppo.kl_coef-{kl_coef}_rewards-learned-chrf_stages-sft-ppo", kl_coef, seed=i)
+    assert main([str(tmp_path), "--each", "--no-tests"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines if "…" in line]
+    assert names == ["0_ppo.kl_…es-sft-ppo", "1_ppo.kl_…es-sft-ppo"]
+    assert "gold" in lines[2]
+    assert max(map(len, lines)) <= 80
 
 
 def test_unknown_names_are_answered_with_those_there_are(sweep):
@@ -254,7 +278,11 @@ def test_the_gate_fails_where_something_fell_for_certain(tmp_path, capsys, quali
 def test_the_gate_refuses_what_it_can_not_compare(tmp_path, capsys):
     old = write_run(tmp_path / "old")
     for name, changes, message in (
-        ("unfinished", {"status": "running"}, "a run that is not finished: unfinished running"),
+        (
+            "unfinished",
+            {"status": "running"},
+            "a run that is not finished: unfinished ended without a word, or is still running",
+        ),
         ("other", {"task": "translation"}, "the baseline's task is qa, not translation"),
         ("bare", {"samples": False}, "nothing can be tested: there is no samples.jsonl"),
     ):
@@ -267,8 +295,75 @@ def test_the_gate_refuses_what_it_can_not_compare(tmp_path, capsys):
     assert "has 2 rows of runs (ppo.kl_coef)" in capsys.readouterr().err
 
 
+def not_a_number(folder):
+    results = RunResults.read(folder / "metrics.json")
+    results.policies[-1].metrics["gold"] = float("nan")
+    results.write(folder / "metrics.json")
+
+
+def test_an_objective_that_is_no_number_any_more_fails_the_gate(tmp_path, capsys):
+    old, new = write_run(tmp_path / "old"), write_run(tmp_path / "new")
+    not_a_number(new)
+    assert main([str(new), "--against", str(old)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "gold was a number in the baseline and is none now, which is worse." in lines
+    assert lines[-1] == "Worse for certain: gold"
+    not_a_number(old)
+    assert main([str(new), "--against", str(old)]) == 2
+    assert "the objective, gold, is not a number in the baseline" in capsys.readouterr().err
+
+
+def test_a_metric_that_is_no_number_is_left_out_of_the_comparison(tmp_path, capsys):
+    write_run(tmp_path / "a")
+    not_a_number(write_run(tmp_path / "b", "0.1"))
+    assert main([str(tmp_path), "--html", str(tmp_path / "o.html"), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert "no test of gold in ppo.kl_coef=0.1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_metric_that_fell(tmp_path, capsys, monkeypatch):
+    from rlhf_lightning.comparison import gate
+
+    def broken(runs, baseline):
+        raise RuntimeError("a fault")
+
+    run = write_run(tmp_path / "run")
+    monkeypatch.setattr(gate, "against", broken)
+    assert main([str(run), "--against", str(run)]) == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+def test_a_metric_in_the_current_folder_is_found(tmp_path):
+    """As it is by rlhf-train: here by the console script, from a folder that is not on Python's path."""
+    for name, kl_coef in (("a", "0.05"), ("b", "0.1")):
+        config = write_run(tmp_path / "runs" / name, kl_coef) / ".hydra" / "config.yaml"
+        config.write_text(config.read_text().replace("rlhf_lightning.metrics.ChrF", "my_own_metrics.Mine"))
+    (tmp_path / "my_own_metrics.py").write_text("from rlhf_lightning.metrics import ChrF\nclass Mine(ChrF): pass\n")
+    script = Path(sys.executable).parent / "rlhf-compare"
+    done = subprocess.run([script, "runs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "no test of chrf" not in done.stdout
+    assert "raises" in done.stdout or "nothing for certain" in done.stdout
+
+
+def test_a_summary_never_raises(tmp_path, capsys, monkeypatch):
+    folder = write_run(tmp_path / "0")
+    (folder / "metrics.json").write_text("{")
+    print_summary(tmp_path)
+    assert "The runs can't be compared" in capsys.readouterr().err
+    monkeypatch.setattr(compare, "find_runs", lambda paths: 1 / 0)
+    print_summary(tmp_path)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep, capsys, monkeypatch):
-    write_run(sweep / "night" / "12", "0.1", 5, status="failed", policies=(), stages=[], notes=["no such file"])
+    write_run(
+        sweep / "night" / "12",
+        "0.1",
+        5,
+        status="failed",
+        policies=(),
+        stages=[],
+        notes=["the run failed: no such file"],
+    )
     print_summary(sweep / "night")
     out = capsys.readouterr().out
     assert "raises gold" in out
@@ -281,7 +376,7 @@ def test_a_summary_prints_failed_jobs_too_and_is_quick_about_many_answers(sweep,
 
 
 def test_a_summary_of_failed_jobs_alone(tmp_path, capsys):
-    write_run(tmp_path / "0", status="failed", policies=(), notes=["no such file"])
+    write_run(tmp_path / "0", status="failed", policies=(), notes=["the run failed: no such file"])
     print_summary(tmp_path)
     assert "• 0 (seed=0) failed: no such file" in capsys.readouterr().out
 

@@ -132,3 +132,8 @@ def test_every_task_names_its_sample() -> None:
         for part in ("train", "validation", "test", "preferences", "preferences_test"):
             assert Path(config.data[part]).is_file()
         assert OmegaConf.select(config, "data.gold") == f"rlhf_lightning.tasks.{task}.gold.score"
+
+
+def test_runs_of_several_seeds_hold_out_the_same_rows() -> None:
+    """Rows are split by a seed that is not the run's, so that answers of several seeds are to the same prompts."""
+    assert OmegaConf.load(CONF / "data" / "files.yaml")["seed"] == 0

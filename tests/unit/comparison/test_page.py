@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rlhf_lightning.comparison.page import comparison_page, marked_words, safe_j
 from rlhf_lightning.comparison.rows import make_rows
 from rlhf_lightning.comparison.significance import compare_rows
 from rlhf_lightning.comparison.table import table_fields
+from rlhf_lightning.report import RunResults, read_samples, write_samples
 from rlhf_lightning.report.runs import find_runs
 
 
@@ -76,10 +78,13 @@ def test_it_has_all_parts_and_its_policy_lets_its_script_run_alone(sweep: Path) 
     assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
     data = data_of(text)
     assert [policy["label"] for policy in data["policies"]][:2] == [
+        "ppo.kl_coef=0.02, seed 1, base",
         "ppo.kl_coef=0.02, seed 1, sft",
-        "ppo.kl_coef=0.02, seed 1, ppo",
     ]
-    assert data["chosen"] == [1, 5]
+    assert [data["policies"][i]["label"] for i in data["chosen"]] == [
+        "ppo.kl_coef=0.02, seed 1, ppo",
+        "ppo.kl_coef=0.1, seed 1, ppo",
+    ]
     assert data["held"] == [HELD_OUT]
     assert data["table"].startswith("row,status,ppo.kl_coef")
 
@@ -108,6 +113,60 @@ def test_runs_without_files_still_have_a_table(tmp_path: Path) -> None:
 
 
 def test_nothing_finished_is_a_page_too(tmp_path: Path) -> None:
-    text = made(write_run(tmp_path / "a", status="failed", policies=(), notes=["<i>no</i>"]))
+    text = made(write_run(tmp_path / "a", status="failed", policies=(), notes=["the run failed: <i>no</i>"]))
     assert "No run has finished." in text
     assert "&lt;i&gt;no&lt;/i&gt;" in text
+
+
+@pytest.mark.parametrize(("unanswered", "other_task"), [(0.1, 0.1), (0.95, 0.1), (0.1, 0.97)])
+def test_the_best_row_is_shown_also_where_rows_before_it_have_no_answers(
+    tmp_path: Path, unanswered: float, other_task: float
+) -> None:
+    """Rows without answers, without a number and of another task are not taken for the best, nor counted."""
+    write_run(tmp_path / "a", "0.01", samples=False, quality=unanswered)
+    write_run(tmp_path / "b", "0.02", quality=0.5)
+    write_run(tmp_path / "c", "0.03", quality=0.4)
+    write_run(tmp_path / "d", "0.04", quality=0.9)
+    folder = write_run(tmp_path / "e", "0.05", quality=0.6)
+    results = RunResults.read(folder / "metrics.json")
+    results.policies[-1].metrics["gold"] = math.nan
+    results.write(folder / "metrics.json")
+    write_run(tmp_path / "f", "0.06", task="translation", quality=other_task)
+    data = data_of(made(tmp_path))
+    labels = [data["policies"][i]["label"] for i in data["chosen"]]
+    assert ["0.02" in labels[0], "0.04" in labels[1]] == [True, True]
+    assert all(label.endswith(", ppo") for label in labels)
+
+
+def test_the_model_that_runs_started_from_is_there_once(sweep: Path) -> None:
+    """The first policy's answers: once where runs have the same, each where they differ."""
+    texts = [f"nothing {row}" for row in range(HELD_OUT)]
+    for folder in sorted(sweep.iterdir())[:3]:
+        samples = read_samples(folder / "samples.jsonl")
+        for sample in samples:
+            sample.completions["base"], sample.scores["base"] = texts[sample.id], {"gold": 0.0}
+        write_samples(folder / "samples.jsonl", samples)
+    labels = [policy["label"] for policy in data_of(made(sweep))["policies"]]
+    assert [label for label in labels if label.endswith(", base")] == [
+        "ppo.kl_coef=0.02, seed 1, base",
+        "ppo.kl_coef=0.1, seed 2, base",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "same", "said"),
+    [
+        (5, False, "What explains gold is told from 6 runs on that have it."),
+        (8, False, "What explains gold can&#x27;t be told: no setting has one value in several runs"),
+        (8, True, "gold is the same in all runs: there is nothing to explain."),
+    ],
+)
+def test_it_says_why_nothing_explains_the_objective(tmp_path: Path, runs: int, same: bool, said: str) -> None:
+    for i in range(runs):
+        folder = write_run(tmp_path / str(i), f"0.{i + 1}", seed=i, quality=0.5 + 0.05 * i)
+        results = RunResults.read(folder / "metrics.json")
+        results.policies[-1].metrics |= {"gold": 0.5} if same else {}
+        results.policies[-1].metrics["kl"] = float(i)
+        results.write(folder / "metrics.json")
+    rows = make_rows(find_runs([tmp_path]))
+    assert said in comparison_page(rows, table_fields(rows), None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ from scipy.stats import f_oneway, spearmanr
 
 from rlhf_lightning.comparison.importance import importances
 from rlhf_lightning.comparison.pictures import (
+    _label,
     curve_panels,
     frontier,
     panel_figure,
@@ -90,6 +92,34 @@ def test_the_frontier_has_every_run_its_path_and_the_front(sweep: Path) -> None:
     assert len([element for element in svg.iter("circle") if element.get("class") is None]) == 6
     assert "ppo.kl_coef=0.1, seed 2: gold" in drawn
     assert frontier(dict(enumerate(make_rows(find_runs([sweep])).rows)), "bleu") == ""
+
+
+@pytest.mark.parametrize(("rows", "labels"), [(8, 8), (30, None)])
+def test_labels_stay_inside_the_picture_and_apart(tmp_path: Path, rows: int, labels: int | None) -> None:
+    """All points at one place, the worst case; of many rows only the Pareto front has labels."""
+    for i in range(rows):
+        write_run(tmp_path / str(i), f"0.{i + 1:02}", quality=0.6 if labels else 0.3 + 0.02 * i)
+    shown = make_rows(find_runs([tmp_path])).rows
+    drawn = frontier(dict(enumerate(shown)), "gold")
+    svg = ElementTree.fromstring(re.search("<svg.*</svg>", drawn)[0])
+    texts = [element for element in svg.iter("text") if element.get("class") == "halo"]
+    front = pareto_front([(row.values("kl")[0], row.values("gold")[0]) for row in shown], "max")
+    assert len(texts) == (labels or len(front))
+    assert len(front) < 8 or labels
+    heights = sorted(float(text.get("y")) for text in texts)
+    assert all(b - a >= 12.9 for a, b in pairwise(heights))
+    assert all(14 <= y <= 262 for y in heights)
+    for text in texts:
+        x, width = float(text.get("x")), 6 * len(text.text)
+        assert (x - width >= 0) if text.get("text-anchor") else (x + width <= 440)
+
+
+@given(st.text(min_size=1, max_size=60), st.floats(52, 428), st.floats(14, 262))
+def test_a_label_is_inside_wherever_its_point_is(text: str, x: float, y: float) -> None:
+    label = _label(text, x, y, [])
+    assert label is not None
+    assert label.left >= 0
+    assert label.right <= 440
 
 
 def test_every_run_is_a_line_through_its_settings_and_results(sweep: Path) -> None:

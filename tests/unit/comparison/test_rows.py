@@ -67,12 +67,28 @@ def test_what_is_not_finished_takes_no_part(sweep: Path, group_by: str | None) -
     write_run(sweep / "x", "0.1", 5, status="failed", policies=("base", "sft"), notes=notes)
     write_run(sweep / "y", "0.7", 5, status="interrupted", policies=())
     write_run(sweep / "z", "0.1", 6, policies=())
+    again = [
+        "the run failed: no room",
+        "the chart of failed runs is at /x",
+        "the run failed: a bad\nreward",
+        "it's failed",
+    ]
+    write_run(sweep / "w", "0.1", 7, status="failed", policies=(), notes=again)
+    write_run(sweep / "v", "0.1", 8, status="running", policies=(), notes=["train: 3 running texts dropped"])
+    notes = ["interrupted rows: 2", "ppo was interrupted after 7 optimizer steps"]
+    write_run(sweep / "u", "0.1", 9, status="interrupted", policies=(), notes=notes)
+    notes = ["pruned after 4 batches: gold was 0.1, worse than the median", "a layer was pruned"]
+    write_run(sweep / "t", "0.1", 10, status="pruned", policies=(), notes=notes)
     rows = make_rows(find_runs([sweep]), group_by)
     assert sorted(label for row in rows.rows for label in told(rows)[row.name]) == ["10", "11", "12", "8", "9"]
     assert {label: why_left_out(run) for label, run in rows.left_out.items()} == {
         "x": "failed: ppo failed after 3 optimizer steps: the reward is nan",
         "y": "interrupted",
         "z": "measured no policy",
+        "w": "failed: a bad reward",
+        "v": "ended without a word, or is still running",
+        "u": "interrupted: ppo was interrupted after 7 optimizer steps",
+        "t": "pruned: after 4 batches: gold was 0.1, worse than the median",
     }
 
 

@@ -64,12 +64,62 @@ def test_certain_gains_come_first_and_all_rows_are_named() -> None:
 
 
 def test_ties_are_not_worth_a_word() -> None:
-    assert win_text({"gold": WinRate(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 100)}) == ""
+    assert win_text({"gold": WinRate(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 100, tied=True)}) == ""
+    assert "50 % by gold" in win_text({"gold": WinRate(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 100)})
 
 
-@pytest.mark.parametrize(("seeds", "told"), [((1,), True), ((1, 2), False)])
-def test_of_one_run_a_row_it_says_what_that_can_not_tell(seeds: tuple[int, ...], told: bool) -> None:
-    rows = [row("lr=0", seeds), row("lr=1", seeds)]
+def test_an_interval_that_knows_nothing_of_seeds_is_not_told_of_several() -> None:
+    assert win_text({"gold": WinRate(0.6, 0.55, 0.65, 0.58, 0.5, 0.6, 100, pairs=3)}) == (
+        "Its answers win 60 % by gold (58 % at equal length)."
+    )
+
+
+def test_what_was_not_tested_is_said() -> None:
+    tests = {"gold": changed(0.0, 1.0, None)}
+    assert sentence(row("lr=1"), tests, ["kl", "distinct_1"]) == (
+        "lr=1 changes nothing for certain. Not tested: kl, distinct_1."
+    )
+    assert sentence(row("lr=1"), {}, ["kl"]) == "lr=1: none of its metrics can be tested."
+
+
+def test_a_row_that_is_worse_for_certain_does_not_come_before_gains() -> None:
+    rows = Rows(["lr"], 1, [row(f"lr={i}") for i in range(4)], {}, {})
+    found = Found({1: 0, 2: 0, 3: 0}, 2000)
+    found.differences = {
+        1: {"gold": changed(-0.1, 0.01, False), "chrf": changed(-1, 0.01, False)},
+        2: {"gold": changed(0.0, 1.0, None), "chrf": changed(1, 0.01, True)},
+        3: {"gold": changed(0.1, 0.01, True)},
+    }
+    assert [line.split()[0] for line in findings(rows, found)[1:]] == ["lr=3", "lr=2", "lr=1"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "others", "told"),
+    [((1,), (1,), True), ((1, 2), (1, 2), False), ((1, 2), (3,), False), ((1,), (2, 3), False)],
+)
+def test_of_one_run_a_row_it_says_what_that_can_not_tell(
+    seeds: tuple[int, ...], others: tuple[int, ...], told: bool
+) -> None:
+    rows = [row("lr=0", seeds), row("lr=1", others)]
     text = method(rows, Found({1: 0}, 2000, {1: {}}))
-    assert ("not of what another seed would give" in text) == told
+    assert ("not of what other seeds would give" in text) == told
     assert ("Student" in text) != told
+    assert "Win rates" not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "others", "said"),
+    [
+        ((1,), (1,), "Intervals of win rates are over prompts alone."),
+        ((1, 2), (1, 2), "Win rates are over pairs of runs with the same seed, without an interval."),
+        (
+            (1, 2, 3),
+            (1, 2),
+            "Win rates are over pairs of runs in the order of their seeds, where one row has fewer these again, "
+            "without an interval.",
+        ),
+    ],
+)
+def test_it_says_how_runs_were_paired_for_win_rates(seeds: tuple[int, ...], others: tuple[int, ...], said: str) -> None:
+    found = Found({1: 0}, 2000, {1: {}}, {1: {"gold": WinRate(0.6, 0.55, 0.65, 0.58, 0.5, 0.6, 100)}})
+    assert method([row("lr=0", seeds), row("lr=1", others)], found).endswith(said)

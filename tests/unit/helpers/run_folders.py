@@ -6,11 +6,29 @@ import random
 from pathlib import Path
 
 import sacrebleu
+import torch
+from torchmetrics import Metric
 
 from rlhf_lightning.report import PolicyResult, RunResults, Sample, write_samples
 
 VOCABULARY = ["red", "green", "blue", "small", "large", "old", "cat", "dog", "house", "tree", "river", "sings", "waits"]
 HELD_OUT = 60
+
+
+class KeepsRows(Metric):
+    """A user's metric whose state is a list of all that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("lengths", [], dist_reduce_fx="cat")
+
+    def update(self, completions: list[str], references: list[list[str]]) -> None:
+        """Keep the lengths."""
+        self.lengths += [torch.tensor(float(len(text))) for text in completions]
+
+    def compute(self) -> torch.Tensor:
+        """The middle one."""
+        return torch.stack(self.lengths).median()
 
 
 def question(row: int) -> tuple[str, str]:

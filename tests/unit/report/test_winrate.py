@@ -19,6 +19,7 @@ def test_wins_ties_and_missing_scores() -> None:
     assert (found.rate, found.rows) == (pytest.approx((6 + 2) / 12), 12)
     assert found.low < found.rate < found.high
     assert found.level == pytest.approx(found.rate, abs=0.01), "equally long: nothing to take out"
+    assert (found.pairs, found.tied) == (1, False)
     assert win_rate(old[:9], new[:9], [3.0] * 9, [3.0] * 9) is None
 
 
@@ -50,3 +51,13 @@ def test_one_side_that_always_wins_gives_a_number() -> None:
     assert found is not None
     assert 0.9 < found.level <= 1
     assert found.rate == found.low == found.high == 1
+
+
+def test_a_tie_is_told_by_the_answers_and_not_by_their_mean() -> None:
+    lengths = [3.0] * 20
+    each_wins_half = win_rate([0.0, 1.0] * 10, [1.0, 0.0] * 10, lengths, lengths)
+    all_equal = win_rate([0.5] * 20, [0.5] * 20, lengths, lengths)
+    assert each_wins_half is not None
+    assert all_equal is not None
+    assert (each_wins_half.rate, each_wins_half.tied) == (0.5, False)
+    assert (all_equal.rate, all_equal.tied) == (0.5, True)
