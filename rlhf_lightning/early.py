@@ -228,7 +228,7 @@ def _check_output(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"predict.output={path} can't be written: it is a folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        # Folders are made when there is something to put into them.
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
     except OSError as error:
         raise UserError(f"predict.output={path} can't be written: {error.strerror}") from error

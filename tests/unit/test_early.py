@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,16 @@ def test_it_is_refused_before_anything_heavy_is_loaded_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", ["seed=-1", "ppo.epochs=0"])
+def test_looking_where_predictions_go_makes_no_folder(start, more: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    start("stages=[sft,reward,ppo,predict]", "predict.input=rows.jsonl", "predict.output=made/sub/o.jsonl", more)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    (tmp_path / "made").touch()
+    options = ("stages=[sft,predict]", "predict.input=rows.jsonl", "predict.output=made/sub/o.jsonl")
+    assert "made/sub/o.jsonl can't be written: Not a directory" in start(*options)
+
+
 def test_a_folder_that_was_there_stays(start, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "outputs").mkdir()
@@ -101,8 +112,6 @@ def test_a_hub_name_without_a_connection(no_way: None, tmp_path: Path, monkeypat
 def test_a_model_of_the_cache_needs_no_connection(
     no_way: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     import huggingface_hub.constants as constants
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -121,9 +130,48 @@ def test_a_folder_and_a_connection_are_enough(tmp_path: Path, monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
-            monkeypatch.delenv(name, raising=False)
+        no_proxies(monkeypatch)
         hub.reachable.cache_clear()
         hub.find("some/model")
         hub.find(str(tmp_path))
+    hub.reachable.cache_clear()
+
+
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        ("", ("huggingface.co", 443)),
+        ("HTTPS_PROXY=proxy.corp:3128", ("proxy.corp", 3128)),
+        ("https_proxy=http://user:word@proxy.corp", ("proxy.corp", 80)),
+        ("all_proxy=socks5://proxy.corp", ("proxy.corp", 1080)),
+        ("ALL_PROXY=https://proxy.corp", ("proxy.corp", 443)),
+        ("HTTPS_PROXY=proxy.corp:3128 NO_PROXY=localhost,huggingface.co", ("huggingface.co", 443)),
+        ("https_proxy=proxy.corp:3128 HF_ENDPOINT=http://mirror:8000", ("mirror", 8000)),
+        ("http_proxy=proxy.corp:3128 HF_ENDPOINT=http://mirror:8000", ("proxy.corp", 3128)),
+    ],
+)
+def test_the_way_to_the_hub(variables: str, asked: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(socket, "create_connection", lambda address, timeout: tried.append(address) or socket.socket())
+    no_proxies(monkeypatch)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    for variable in variables.split():
+        name, _, value = variable.partition("=")
+        monkeypatch.setenv(name, value)
+    hub.reachable.cache_clear()
+    assert hub.reachable()
+    hub.reachable.cache_clear()
+    assert tried == [asked]
+
+
+def test_a_proxy_that_can_not_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_proxies(monkeypatch)
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:corp:x")
+    hub.reachable.cache_clear()
+    assert not hub.reachable()
     hub.reachable.cache_clear()
