@@ -218,6 +218,28 @@ def _bytes(models: Sequence[nn.Module]) -> int:
     return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
 
 
+def length(batches: int, limits: dict[str, Any], most: float | None) -> tuple[int, float, str]:
+    """Batches of a whole training, the looks at held-out rows in it, and its optimizer steps in words.
+
+    Args:
+        batches: of an epoch.
+        limits: the stage's options of the Trainer.
+        most: batches of an epoch that are used, or the share of them; None is all.
+
+    >>> length(5, dict(max_epochs=2, max_steps=-1, accumulate_grad_batches=2, check_val_every_n_epoch=1), None)
+    (10, 2.0, '6 steps: 2 epochs of 5 batches, 2 a step')
+    """
+    accumulate = limits["accumulate_grad_batches"]
+    if most is not None:
+        batches = min(batches, most) if isinstance(most, int) else max(int(batches * most), 1)
+    total = batches_in_all(batches, limits["max_epochs"], limits["max_steps"], None, accumulate) or batches
+    whole, rest = divmod(total, batches)
+    steps = whole * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)  # an epoch's last may be smaller
+    epochs = total / batches
+    each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
+    return total, epochs / (limits["check_val_every_n_epoch"] or 1), f"{steps} steps: {epochs:.3g} epochs{each}"
+
+
 class Measured:
     """Measures a run's models on its own rows: forward and backward passes without a step, and sampling.
 
@@ -231,6 +253,7 @@ class Measured:
         gpu = trainer["accelerator"] in ("gpu", "cuda") or (trainer["accelerator"] == "auto")
         self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self.world = processes(trainer)
+        self.most = trainer["limit_train_batches"]
         self.half = "bf16" in str(trainer["precision"])
         self.dealt = self.world if strategy_name(trainer).startswith("fsdp2") else 1
         self.per_prompt = 0.0
@@ -316,17 +339,6 @@ class Measured:
     def _measuring(self) -> float:
         return self.per_prompt * len(self.run.data.test) / self.world
 
-    def _steps(self, batches: int, limits: dict[str, Any]) -> tuple[int, str]:
-        """Batches of a whole training, and the same in words."""
-        accumulate = limits["accumulate_grad_batches"]
-        most = self.cfg["trainer"]["limit_train_batches"]
-        if most is not None:
-            batches = min(batches, most) if isinstance(most, int) else max(int(batches * most), 1)
-        total = batches_in_all(batches, limits["max_epochs"], limits["max_steps"], None, accumulate) or batches
-        epochs = total / batches
-        each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
-        return total, f"{-(-total // accumulate)} steps: {epochs:.3g} epochs{each}"
-
     def sft(self) -> Cost:
         """SFT on its own first batches: the time of all tokens, the memory of the largest batch."""
         policy, cfg = self.run.policy, self.cfg["sft"]
@@ -338,8 +350,7 @@ class Measured:
         tokens = [int(b.prompt_mask.sum() + b.response_mask.sum()) for b in batches]
         largest = batches[tokens.index(max(tokens))].to(self.device)
         took, held = self._timed(lambda: policy.sft_loss(largest)[0], [policy])
-        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
-        looks = total / max(len(loader) / self.world, 1) / (cfg["trainer"]["check_val_every_n_epoch"] or 1)
+        total, looks, words = length(-(-len(loader) // self.world), cfg["trainer"], self.most)
         looking = looks * len(self.run.data.validation) * self.per_prompt / self.world
         seconds = took / max(tokens) * statistics.mean(tokens) * total + looking
         return self._cost("sft", words, policy, [], held, seconds)
@@ -355,10 +366,10 @@ class Measured:
         tokens = [int(batch.mask.sum()) for batch in batches]
         largest = batches[tokens.index(max(tokens))].to(self.device)
         took, held = self._timed(lambda: model(largest.input_ids, largest.mask, largest.type_ids).sum(), [model])
-        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
+        total, looks, words = length(-(-len(loader) // self.world), cfg["trainer"], self.most)
         self.scorer, self.score_token = model, took / max(tokens) / 3  # the backward pass takes two forward ones
         looking = self.score_token * statistics.mean(tokens) / cfg["loader"]["batch_size"]
-        looking *= len(self.run.data.preferences_test) * (cfg["trainer"]["max_epochs"] or 1)
+        looking *= len(self.run.data.preferences_test) * looks
         return self._cost(
             "reward", words, model, [], held, took / max(tokens) * statistics.mean(tokens) * total + looking
         )

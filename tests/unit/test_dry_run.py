@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers.tiny_models import demonstrations
 from hypothesis import given
@@ -10,7 +11,7 @@ from torch import nn
 
 from rlhf_lightning.data.rows import PreferenceRow, Prompt
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.pipeline.dry_run import Lengths, as_seen, kept, rows_table, state_share
+from rlhf_lightning.pipeline.dry_run import Lengths, as_seen, kept, length, rows_table, state_share
 
 
 def test_what_a_layer_keeps_for_the_backward_pass() -> None:
@@ -47,6 +48,21 @@ def test_lengths(lengths: list[int], limit: int) -> None:
     assert told.median <= told.most <= told.longest
     assert sum(n <= told.most for n in lengths) >= 0.95 * len(lengths)
     assert told.most in lengths
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "told"),
+    [
+        ({"max_epochs": 2}, None, (10, 2, "6 steps: 2 epochs of 5 batches, 2 a step")),
+        ({"max_epochs": 2, "accumulate_grad_batches": 5}, None, (10, 2, "2 steps: 2 epochs of 5 batches, 5 a step")),
+        ({"max_epochs": -1, "max_steps": 4}, None, (7, 1.4, "4 steps: 1.4 epochs of 5 batches, 2 a step")),
+        ({"max_epochs": -1, "max_steps": 4}, 2, (8, 4, "4 steps: 4 epochs of 2 batches, 2 a step")),
+        ({"max_epochs": 3, "check_val_every_n_epoch": 3}, 0.5, (6, 1, "3 steps: 3 epochs of 2 batches, 2 a step")),
+    ],
+)
+def test_how_long_a_training_is(limits: dict, most: float | None, told: tuple) -> None:
+    known = {"max_epochs": 1, "max_steps": -1, "accumulate_grad_batches": 2, "check_val_every_n_epoch": 1}
+    assert length(5, {**known, **limits}, most) == told
 
 
 def test_rows_are_told_before_they_are_cut_and_shown_after(make_policy) -> None:
