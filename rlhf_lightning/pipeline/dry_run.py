@@ -28,6 +28,7 @@ from rlhf_lightning.models import Classifier, Policy, RewardModel, Sampling
 from rlhf_lightning.pipeline.options import processes, strategy_name
 from rlhf_lightning.pipeline.run import Run, say
 from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.report.screen import show, standard_output
 from rlhf_lightning.report.summary import clean
 
 if TYPE_CHECKING:
@@ -113,12 +114,12 @@ def dry_run(prepare: Callable[[Path], Run], directory: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         run = prepare(Path(place))
         codec = run.policy.codec if run.policy is not None else RewardModel.load(reward_spec(run), **run.limits).codec
-        _show(rows_table(run.data, codec))
+        show(standard_output(), rows_table(run.data, codec))
         for text in as_seen(run.data, codec):
             say(text)
         costs = Measured(run).costs()
         if costs:
-            _show(costs_table(costs))
+            show(standard_output(), costs_table(costs))
             for text in totals(run, costs, directory):
                 say(text)
     say("Dry run: everything is in order. Nothing was trained, and nothing is kept.")
@@ -132,31 +133,31 @@ def rows_table(data: TaskData, codec: Codec) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title="Lengths in tokens", title_justify="left")
-    table.add_column("part")
-    for title in ("rows", "prompts: median", "95 %", "longest", "too long"):
-        table.add_column(title, justify="right")
-    for title in ("completions: median", "95 %", "longest", "too long"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="Lengths in tokens", title_justify="left")
+    table.add_column("part", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("", no_wrap=True)
+    for title in ("median", "95 %", "longest", "limit", "longer"):
         table.add_column(title, justify="right")
     for name in ("train", "validation", "test", "prompts", "preferences", "preferences_test"):
         rows = getattr(data, name)
-        if rows:
-            table.add_row(name, str(len(rows)), *_cells(rows[:LOOKED_AT], codec))
+        for what, told in _lengths(rows[:LOOKED_AT], codec).items():
+            first = (name, str(len(rows))) if what == "prompts" else ("", "")
+            numbers = (told.median, told.most, told.longest, told.limit, told.over)
+            table.add_row(*first, what, *map(str, numbers))
     return table
 
 
-def _cells(rows: Sequence[Any], codec: Codec) -> list[str]:
+def _lengths(rows: Sequence[Any], codec: Codec) -> dict[str, Lengths]:
+    if not rows:
+        return {}
     whole = replace(codec, max_prompt=10**9, max_completion=10**9)
-    prompts = Lengths.of([len(whole.encode_prompt(row.prompt).ids) for row in rows], codec.max_prompt)
+    found = {"prompts": Lengths.of([len(whole.encode_prompt(row.prompt).ids) for row in rows], codec.max_prompt)}
     texts = [(row, text) for row in rows for text in _completions(row)]
-    found = [prompts]
     if texts and codec.kind != "encoder":
         lengths = [len(whole.encode_completion(row.prompt, text)) for row, text in texts]
-        found.append(Lengths.of(lengths, codec.max_completion))
-    cells = []
-    for one in found:
-        cells += [str(one.median), str(one.most), str(one.longest), f"{one.over} over {one.limit}"]
-    return cells
+        found["completions"] = Lengths.of(lengths, codec.max_completion)
+    return found
 
 
 def _completions(row: Any) -> list[str]:
@@ -236,8 +237,9 @@ def length(batches: int, limits: dict[str, Any], most: float | None) -> tuple[in
     whole, rest = divmod(total, batches)
     steps = whole * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)  # an epoch's last may be smaller
     epochs = total / batches
+    count = f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
     each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
-    return total, epochs / (limits["check_val_every_n_epoch"] or 1), f"{steps} steps: {epochs:.3g} epochs{each}"
+    return total, epochs / (limits["check_val_every_n_epoch"] or 1), f"{steps} steps: {count}{each}"
 
 
 class Measured:
@@ -423,19 +425,27 @@ def size(count: float) -> str:
 
 
 def costs_table(costs: Sequence[Cost]) -> Table:
-    """One row a stage."""
+    """One column a stage."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title="What it takes, about", title_justify="left")
-    table.add_column("stage")
-    table.add_column("length")
-    for title in ("parameters", "trained", "weights", "gradients", "optimizer", "activations", "memory", "time"):
-        table.add_column(title, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="What it takes, about", title_justify="left")
+    table.add_column("", no_wrap=True)
     for cost in costs:
-        parts = (cost.weights, cost.gradients, cost.optimizer, cost.activations, cost.peak)
-        counts = [f"{count:,}" for count in (cost.parameters, cost.trained)]
-        table.add_row(cost.stage, cost.steps, *counts, *map(size, parts), about(cost.seconds))
+        table.add_column(cost.stage, justify="right")
+    told: dict[str, Callable[[Cost], str]] = {
+        "length": lambda cost: cost.steps,
+        "parameters": lambda cost: f"{cost.parameters:,}",
+        "of them trained": lambda cost: f"{cost.trained:,}",
+        "weights": lambda cost: size(cost.weights),
+        "gradients": lambda cost: size(cost.gradients),
+        "optimizer state": lambda cost: size(cost.optimizer),
+        "activations": lambda cost: size(cost.activations),
+        "memory in all": lambda cost: size(cost.peak),
+        "time": lambda cost: about(cost.seconds),
+    }
+    for name, words in told.items():
+        table.add_row(name, *map(words, costs))
     return table
 
 
@@ -445,6 +455,7 @@ def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
     gpu = torch.cuda.is_available() and run.cfg["trainer"]["accelerator"] != "cpu"
     base = 0 if gpu else libraries(run)
     seconds = sum(cost.seconds for cost in costs)
+    keep = run.cfg["checkpoint"]["keep"]
     disk = sum(cost.disk for cost in costs) + max(cost.passing for cost in costs)
     above = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     devices = processes(run.cfg["trainer"])
@@ -454,7 +465,7 @@ def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
         f"pass{f' + {size(base)} of the libraries' if base else ''}.",
         f"Time: about {about(seconds)}, from passes and answers of the models as they are now, without a step; a "
         "policy that has learnt to stop answers faster.",
-        f"Disk: about {size(disk)} (models, {run.cfg['checkpoint']['keep']} checkpoints and one in the making); "
+        f"Disk: about {size(disk)} (models, {keep} checkpoint{'s' * (keep > 1)} and one in the making); "
         f"{size(shutil.disk_usage(above).free)} are free there.",
     ]
 
@@ -467,9 +478,3 @@ def libraries(run: Run) -> int:
         return 0
     models = [model for model in (run.policy, run.reward_model) if model is not None]
     return max(pages * os.sysconf("SC_PAGE_SIZE") - _bytes(models), 0)
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(table)
