@@ -321,7 +321,8 @@ class Measured:
         gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         optimizer = int(gradients * state_share(self.cfg[stage]["optimizer"]))
         own = _bytes([model])
-        adapter = self.run.spec.lora.r > 0 and not self.run.spec.lora.merge
+        lora = (reward_spec(self.run) if stage == "reward" else self.run.spec).lora
+        adapter = lora.r > 0 and not lora.merge
         exported = gradients if adapter else own
         checkpoints = (gradients + optimizer) * (self.cfg["checkpoint"]["keep"] + 1)
         return Cost(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from rlhf_lightning import hub, train
+from rlhf_lightning.early import check_early
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support import leftovers
+from rlhf_lightning.hydra_support import leftovers, plain
 
 
 @pytest.fixture
@@ -38,19 +44,12 @@ def start(
     ("options", "said"),
     [
         ("stages=[sft,pp]", "there is no stage 'pp'"),
-        ("stages=[ppo]", "policy="),
-        ("data.train=no.jsonl", "there is no file no.jsonl"),
+        ("stages=sft", "stages must be a list"),
         ("task=translation data.train={source:a.en,reference:a.zh}", "there is no file a.en"),
-        ("stages=[sft,predict] predict.input=no.jsonl", "there is no file no.jsonl"),
         ("policy=no/such/folder", "there is no such folder"),
-        ("reward_model=./no stages=[sft,ppo]", "there is no such folder"),
-        ("ppo.critic=no/such/folder", "there is no such folder"),
         ("model=gpt2", "HF_HUB_OFFLINE is set"),
         ("model=hf", "model.name must be given"),
-        ("ppo.epochs=0", "ppo.epochs must be at least 1, not 0"),
-        ("ppo.lam=1.5", "ppo.lam must be at most 1"),
-        ("ppo.kl=fixd", "ppo.kl must be fixed or adaptive"),
-        ("sft.loader.batch_size=0", "sft.loader.batch_size must be at least 1"),
+        ("ppo.epochs=abc", "ppo.epochs must be a whole number, not 'abc'"),
     ],
 )
 def test_it_is_refused_before_anything_heavy_is_loaded_and_leaves_nothing(
@@ -60,14 +59,69 @@ def test_it_is_refused_before_anything_heavy_is_loaded_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("more", ["seed=-1", "ppo.epochs=0"])
-def test_looking_where_predictions_go_makes_no_folder(start, more: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
-    start("stages=[sft,reward,ppo,predict]", "predict.input=rows.jsonl", "predict.output=made/sub/o.jsonl", more)
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    """The config where nothing is said."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("rlhf_lightning.conf", version_base="1.3"):
+        return plain(compose("train"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stages": ["ppo"]}, "policy="),
+        ({"stages": []}, "stages must be a list"),
+        ({"ppo": None}, "ppo is missing"),
+        ({"data.train": "no.jsonl"}, "there is no file no.jsonl"),
+        ({"stages": ["sft", "predict"], "predict.input": "no.jsonl"}, "there is no file no.jsonl"),
+        ({"reward_model": "./no", "stages": ["sft", "ppo"]}, "there is no such folder"),
+        ({"ppo.critic": "no/such/folder"}, "there is no such folder"),
+        ({"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ({"dry_run": "maybe"}, "dry_run must be true or false, not 'maybe'"),
+        ({"sft.lr": "fast"}, "sft.lr must be a number, not 'fast'"),
+        ({"sft.loader.batch_size": 0}, "sft.loader.batch_size must be at least 1"),
+        ({"ppo.loader.batch_size": 2.5}, "ppo.loader.batch_size must be a whole number, not 2.5"),
+        ({"ppo.loader": None}, "ppo.loader can't be None"),
+        ({"ppo.rewards": None}, "ppo.rewards can't be None"),
+        ({"ppo.rewards.learned": 1}, "ppo.rewards.learned must be a reward"),
+        ({"ppo.epochs": 0}, "ppo.epochs must be at least 1, not 0"),
+        ({"ppo.epochs": True}, "ppo.epochs must be a whole number, not True"),
+        ({"ppo.lam": 1.5}, "ppo.lam must be at most 1"),
+        ({"ppo.lam": "x"}, "ppo.lam must be a number, not 'x'"),
+        ({"ppo.kl": "fixd"}, "ppo.kl must be fixed or adaptive"),
+        ({"ppo.clip_range": math.nan}, "ppo.clip_range must be at least 0, not nan"),
+    ],
+)
+def test_what_is_seen_from_the_config_alone(composed: dict[str, Any], options: dict[str, Any], said: str) -> None:
+    cfg = deepcopy(composed)
+    check_early(cfg)
+    for path, value in options.items():
+        *groups, name = path.split(".")
+        reduce(lambda node, group: node[group], groups, cfg)[name] = value
+    with pytest.raises(UserError) as refused:
+        check_early(cfg)
+    assert said in str(refused.value)
+
+
+def test_of_a_stage_that_is_not_run_nothing_matters(composed: dict[str, Any]) -> None:
+    cfg = deepcopy(composed) | {"stages": ["sft"]}
+    cfg["ppo"]["epochs"] = "abc"
+    check_early(cfg)
+
+
+def test_looking_where_predictions_go_makes_no_folder(
+    composed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"prompt": "a"}\n')
+    cfg = deepcopy(composed) | {"stages": ["sft", "predict"]}
+    cfg["predict"] |= {"input": "rows.jsonl", "output": "made/sub/o.jsonl"}
+    check_early(cfg)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
-    (tmp_path / "made").touch()
-    options = ("stages=[sft,predict]", "predict.input=rows.jsonl", "predict.output=made/sub/o.jsonl")
-    assert "made/sub/o.jsonl can't be written: Not a directory" in start(*options)
+    Path("made").touch()
+    with pytest.raises(UserError, match=r"made/sub/o\.jsonl can't be written: Not a directory"):
+        check_early(cfg)
 
 
 def test_a_folder_that_was_there_stays(start, tmp_path: Path) -> None:
