@@ -5,11 +5,60 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.hydra_support.signature import check_value
 
 STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
+
+GROUPS = ("task", "data", "model", "rollout", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
+
+KEYS = {
+    "task": ("name", "format", "max_prompt_tokens", "max_completion_tokens", "system", "objective", "metrics"),
+    "data": (
+        "train",
+        "validation",
+        "test",
+        "prompts",
+        "preferences",
+        "preferences_test",
+        "columns",
+        "encoding",
+        "gold",
+    ),
+}
+"""What a YAML of the user's own must hold."""
+
+TYPES: dict[str, Any] = {
+    "policy": str | None,
+    "reward_model": str | None,
+    "seed": int,
+    "samples": int,
+    "profile": bool,
+    "dry_run": bool,
+    "task.max_prompt_tokens": int,
+    "task.max_completion_tokens": int,
+    "task.objective": str | None,
+    "data.gold": str | None,
+    "model.dtype": Literal["float32", "bfloat16", "float16", "float64"],
+    "reward.normalise": Literal["scale", "shift", "none"],
+    "ppo.updates": int,
+    "ppo.critic": str,
+    "ppo.patience": int | None,
+    "ppo.export": Literal["best", "last"],
+    "ppo.alarms": dict,
+    "ppo.stop_on": list,
+    "resume": bool | Literal["force"],
+    "max_time": str | None,
+    "checkpoint.minutes": float,
+    "checkpoint.keep": int,
+    "evaluate.batch_size": int,
+    "predict.batch_size": int,
+    "predict.input": str | None,
+    "predict.output": str | None,
+}
+"""What the pipeline itself takes; all else goes to a function, whose signature says it."""
 
 PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
 
@@ -58,54 +107,76 @@ AT_MOST_1 = ("gamma", "lam")
 
 
 def check_early(cfg: dict[str, Any]) -> None:
-    """Refuse what is seen without torch and transformers: stages that can't be, files and models that aren't there.
-
-    What isn't of the form that is expected here is left to the checks that come later, which say so.
+    """Refuse what is seen without torch and transformers: options of another type, numbers and stages that can't be,
+    files and models that aren't there.
 
     Raises:
-        UserError: saying what is missing, and the remedy.
+        UserError: saying what is wrong or missing, and the remedy.
     """
-    if not _well_formed(cfg):
-        return
+    check_form(cfg)
     check_stages(cfg)
     check_numbers(cfg)
     check_files(cfg)
     check_names(cfg)
 
 
-def _well_formed(cfg: dict[str, Any]) -> bool:
-    groups = [cfg.get(name) for name in ("task", "data", "model", "sft", "reward", "ppo", "predict")]
-    stages = cfg.get("stages")
-    if not all(isinstance(group, dict) for group in groups) or not isinstance(stages, list) or not stages:
-        return False
-    rewards = cfg["ppo"].get("rewards")
-    targets = [isinstance(r, dict) and isinstance(r.get("_target_"), str) for r in (rewards or {}).values()]
-    names = [cfg["predict"].get("input"), cfg["predict"].get("output"), cfg["policy"], cfg["reward_model"]]
-    return (
-        all(isinstance(stage, str) for stage in stages)
-        and isinstance(rewards, dict)
-        and all(targets)
-        and all(name is None or isinstance(name, str) for name in names)
-    )
+def check_form(cfg: dict[str, Any]) -> None:
+    """Refuse a config that lacks a part, or in which the pipeline's own options are of another type.
+
+    Raises:
+        UserError: naming the option and what it takes.
+    """
+    stages = cfg["stages"]
+    if not (isinstance(stages, list) and stages and all(isinstance(stage, str) for stage in stages)):
+        raise UserError("stages must be a list, such as stages=[sft] or stages=[sft,reward,ppo]")
+    for group in GROUPS:
+        if not isinstance(cfg.get(group), dict):
+            raise UserError(f"{group} is missing; `rlhf-train --help` shows what there is to choose from")
+    for group, keys in KEYS.items():
+        if missing := [key for key in keys if key not in cfg[group]]:
+            model = "conf/task/qa.yaml" if group == "task" else "a YAML that begins with `defaults: [files, _self_]`"
+            raise UserError(f"{group}.{missing[0]} is missing (null says that there is none); see {model}")
+    for path, hint in TYPES.items():
+        check_value(_at(cfg, path), hint, path)
+    if not isinstance(cfg["task"]["metrics"], dict):
+        raise UserError("task.metrics must name metrics, each with its _target_; {} says that there are none")
+    for stage in ("sft", "reward", "ppo"):
+        for part in ("loader", "trainer", *(("rewards",) if stage == "ppo" else ())):
+            if not isinstance(value := cfg[stage].get(part), dict):
+                raise UserError(f"{stage}.{part} can't be {value!r}: set its options, or leave it as it is")
+    for name, reward in cfg["ppo"]["rewards"].items():
+        if not isinstance(reward, dict) or not isinstance(reward.get("_target_"), str):
+            raise UserError(f"ppo.rewards.{name} must be a reward with its _target_ and weight; see conf/rewards/")
 
 
 def check_numbers(cfg: dict[str, Any]) -> None:
-    """Refuse numbers that are too small, or that PPO can't work with; what is no number is left to later.
+    """Refuse numbers that are none or too small, and what PPO can't work with; of a stage that isn't run nothing
+    matters.
 
     Raises:
         UserError: naming the option and what it may be.
     """
     for path, least in AT_LEAST.items():
         group, value = path.split(".")[0], _at(cfg, path)
-        # Of a stage that isn't run nothing matters.
-        if isinstance(value, (int, float)) and (group not in STAGES or group in cfg["stages"]) and value < least:
+        if value is None or (group in STAGES and group not in cfg["stages"]):
+            continue
+        check_value(value, _number(least), path)
+        if not value >= least:  # nor NaN
             raise UserError(f"{path} must be at least {least}, not {value}")
+    if "ppo" not in cfg["stages"]:
+        return
     settings = cfg["ppo"]
-    numbers = [settings.get(name, "missing") for name in (*PPO_AT_LEAST, *ABOVE_0, *AT_MOST_1)]
-    never_null = [settings.get(name) is not None for name in (*ABOVE_0, *AT_MOST_1, *CHOICES)]
-    known = all(value is None or isinstance(value, (int, float)) for value in numbers) and all(never_null)
-    if "ppo" in cfg["stages"] and known:
-        check_ppo(settings)
+    for name, least in (PPO_AT_LEAST | dict.fromkeys((*ABOVE_0, *AT_MOST_1), 0)).items():
+        if settings.get(name) is not None:
+            check_value(settings[name], _number(least), f"ppo.{name}")
+    # One that is missing or null is left to what takes it, which may not mind.
+    if all(settings.get(name) is not None for name in (*ABOVE_0, *AT_MOST_1, *CHOICES, "kl_coef")):
+        check_ppo({**dict.fromkeys(PPO_AT_LEAST), **settings})
+
+
+def _number(least: int) -> type:
+    """What is at least 1 counts something; the rest are amounts."""
+    return int if least else float
 
 
 def _at(cfg: dict[str, Any], path: str) -> Any:
@@ -228,7 +299,7 @@ def _check_output(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"predict.output={path} can't be written: it is a folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        # Folders are made when there is something to put into them.
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
     except OSError as error:
         raise UserError(f"predict.output={path} can't be written: {error.strerror}") from error

@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 from rlhf_lightning.errors import UserError
 
@@ -52,19 +53,31 @@ def _stay_offline() -> None:
         vars(constants)["HF_HUB_OFFLINE"] = True
 
 
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
 def _host() -> str:
-    return urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname or "huggingface.co"
+    return urlparse(_endpoint()).hostname or "huggingface.co"
+
+
+def _way() -> str:
+    """What is to be connected to: the proxy that the environment names for the hub, else the hub."""
+    proxies = {} if proxy_bypass(_host()) else getproxies()
+    proxy = proxies.get(urlparse(_endpoint()).scheme) or proxies.get("all")
+    if not proxy:
+        return _endpoint()
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @cache
 def reachable() -> bool:
     """Whether the hub answers, or the proxy that leads to it; asked once a process."""
-    proxy = next((os.environ[n] for n in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY") if os.environ.get(n)), None)
-    endpoint = urlparse(proxy or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    way = urlparse(_way())
     try:
-        socket.create_connection((endpoint.hostname or "", port), TIMEOUT).close()
-    except (OSError, UnicodeError):
+        port = way.port or {"http": 80, "https": 443}.get(way.scheme, 1080)  # else a SOCKS proxy
+        socket.create_connection((way.hostname or "", port), TIMEOUT).close()
+    except (OSError, ValueError):  # a port that is none, a name that can't be one
         return False
     return True
 

@@ -146,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script; mistakes of the user's end in one message and status 2."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
@@ -173,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(explain(error))
+    except YAMLError as error:  # it names the file
+        return _fail(f"a config can't be read: {error}")
     except ValueError as error:
         if "Config group override" not in str(error):
             raise

@@ -35,7 +35,7 @@ class Profile(L.Callback):
         active: steps to record; a round of PPO is one step.
 
     Attributes:
-        told: what there is to say: where the files are, or why there are none.
+        told: what there is to say in the end: where the files are, or why there are none after all.
     """
 
     def __init__(self, folder: Path, active: int = 2) -> None:
@@ -49,14 +49,15 @@ class Profile(L.Callback):
         self._steps = 0
         if not trainer.is_global_zero:
             return
+        for name in (TRACE, TABLE):
+            (self.folder / name).unlink(missing_ok=True)  # those of an earlier start would pass for this one's
         total = training_batches(trainer, pl_module)
         if total is not None and total < LEAST:
             rank_zero_warn(
                 f"profile=true makes no profile of {self.folder.name}: it takes {LEAST} steps at least, and this "
                 f"training has {total}"
             )
-        for name in (TRACE, TABLE):
-            (self.folder / name).unlink(missing_ok=True)  # those of an earlier start would pass for this one's
+            return
         self._gpu = pl_module.device.type == "cuda"
         self._profiler = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._gpu else [])],

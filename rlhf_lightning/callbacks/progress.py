@@ -368,9 +368,14 @@ SHOWN_FIRST = ("reward", "kl", "loss", "accuracy")
 def shown(logged: dict[str, Any]) -> dict[str, str]:
     """What modules log for the bar, by its last name; the score of PPO's responses is the reward that people mean.
 
-    >>> shown({"ppo/length": 7.25, "ppo/kl": 12.0, "ppo/score": 0.3149})
-    {'reward': '0.315', 'kl': '12', 'length': '7.25'}
+    Of what is next to nothing, such as the first round's KL, the digits are rounding errors.
+
+    >>> shown({"ppo/length": 7.25, "ppo/kl": -1.1e-06, "ppo/score": 0.3149})
+    {'reward': '0.315', 'kl': '0', 'length': '7.25'}
     """
     names = {name: name.rpartition("/")[2] for name in logged}
-    figures = {"reward" if last == "score" else last: f"{float(logged[name]):.3g}" for name, last in names.items()}
+    figures = {
+        "reward" if last == "score" else last: f"{round(float(logged[name]), 5) + 0:.3g}"
+        for name, last in names.items()
+    }
     return {name: figures[name] for name in [*(n for n in SHOWN_FIRST if n in figures), *figures]}

@@ -24,6 +24,22 @@ class Explained:
     names: list[str] = field(default_factory=list)
 
 
+def read(path: Path) -> Explained:
+    """The comments of a config file.
+
+    Raises:
+        UserError: if it is no YAML.
+    """
+    import yaml
+
+    from rlhf_lightning.errors import UserError
+
+    try:
+        return explained(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
 def explained(text: str) -> Explained:
     """Read the comments of a YAML file. An option's is at the end of its line.
 
@@ -64,7 +80,7 @@ def config_folders(arguments: list[str]) -> list[Path]:
     """Where configs are: the folder of the user's own that a command names with ``--config-dir``, and ours.
 
     Raises:
-        UserError: if the user's isn't there.
+        UserError: if the user's isn't named, or isn't there.
     """
     from importlib.resources import files
 
@@ -76,6 +92,8 @@ def config_folders(arguments: list[str]) -> list[Path]:
     for i, flag in enumerate(flags):
         name, equals, value = flag.partition("=")
         if name in ("--config-dir", "-cd"):
+            if not equals and i + 1 == len(flags):
+                raise UserError(f"{name} needs a folder")
             folder = Path(value if equals else flags[i + 1])
             if not folder.is_dir():
                 raise UserError(f"--config-dir {folder}: there is no such folder")

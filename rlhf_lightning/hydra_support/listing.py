@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support.comments import config_folders, explained
+from rlhf_lightning.hydra_support.comments import config_folders, read
 
 HIDDEN = ("hydra", "paths")
 """Groups of which nobody chooses."""
@@ -70,8 +70,7 @@ def config_groups(folders: list[Path]) -> list[Group]:
     groups = []
     for name in [*(n for n in order if n in found), *(n for n in sorted(found) if n not in order)]:
         choices = [
-            Choice(stem, explained(path.read_text(encoding="utf-8")).title, stem == defaults.get(name))
-            for stem, path in sorted(found[name].items())
+            Choice(stem, read(path).title, stem == defaults.get(name)) for stem, path in sorted(found[name].items())
         ]
         meaning = MEANT.get(name) or meanings.get(name, "")
         groups.append(Group(name, meaning, CHOSEN_AS.get(name, f"{name}=NAME"), choices))

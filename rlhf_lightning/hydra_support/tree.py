@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.hydra_support.comments import config_folders, explained
+from rlhf_lightning.hydra_support.comments import config_folders, read
 from rlhf_lightning.processes import config_flags
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _add(made: Composed, folders: list[Path], path: str, package: str) -> None:
     file = next((f for f in (folder / f"{path}.yaml" for folder in folders) if f.is_file()), None)
     if file is None:
         return
-    told = explained(file.read_text(encoding="utf-8"))
+    told = read(file)
     prefix = f"{package}." if package and package != "_global_" else ""
     for name in told.names:
         made.sources[f"{prefix}{name}"] = f"{path}.yaml"

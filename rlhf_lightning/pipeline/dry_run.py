@@ -28,6 +28,7 @@ from rlhf_lightning.models import Classifier, Policy, RewardModel, Sampling
 from rlhf_lightning.pipeline.options import processes, strategy_name
 from rlhf_lightning.pipeline.run import Run, say
 from rlhf_lightning.pipeline.stages import reward_spec
+from rlhf_lightning.report.screen import show, standard_output
 from rlhf_lightning.report.summary import clean
 
 if TYPE_CHECKING:
@@ -113,12 +114,12 @@ def dry_run(prepare: Callable[[Path], Run], directory: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         run = prepare(Path(place))
         codec = run.policy.codec if run.policy is not None else RewardModel.load(reward_spec(run), **run.limits).codec
-        _show(rows_table(run.data, codec))
+        show(standard_output(), rows_table(run.data, codec))
         for text in as_seen(run.data, codec):
             say(text)
         costs = Measured(run).costs()
         if costs:
-            _show(costs_table(costs))
+            show(standard_output(), costs_table(costs))
             for text in totals(run, costs, directory):
                 say(text)
     say("Dry run: everything is in order. Nothing was trained, and nothing is kept.")
@@ -132,31 +133,31 @@ def rows_table(data: TaskData, codec: Codec) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title="Lengths in tokens", title_justify="left")
-    table.add_column("part")
-    for title in ("rows", "prompts: median", "95 %", "longest", "too long"):
-        table.add_column(title, justify="right")
-    for title in ("completions: median", "95 %", "longest", "too long"):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="Lengths in tokens", title_justify="left")
+    table.add_column("part", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("", no_wrap=True)
+    for title in ("median", "95 %", "longest", "limit", "longer"):
         table.add_column(title, justify="right")
     for name in ("train", "validation", "test", "prompts", "preferences", "preferences_test"):
         rows = getattr(data, name)
-        if rows:
-            table.add_row(name, str(len(rows)), *_cells(rows[:LOOKED_AT], codec))
+        for what, told in _lengths(rows[:LOOKED_AT], codec).items():
+            first = (name, str(len(rows))) if what == "prompts" else ("", "")
+            numbers = (told.median, told.most, told.longest, told.limit, told.over)
+            table.add_row(*first, what, *map(str, numbers))
     return table
 
 
-def _cells(rows: Sequence[Any], codec: Codec) -> list[str]:
+def _lengths(rows: Sequence[Any], codec: Codec) -> dict[str, Lengths]:
+    if not rows:
+        return {}
     whole = replace(codec, max_prompt=10**9, max_completion=10**9)
-    prompts = Lengths.of([len(whole.encode_prompt(row.prompt).ids) for row in rows], codec.max_prompt)
+    found = {"prompts": Lengths.of([len(whole.encode_prompt(row.prompt).ids) for row in rows], codec.max_prompt)}
     texts = [(row, text) for row in rows for text in _completions(row)]
-    found = [prompts]
     if texts and codec.kind != "encoder":
         lengths = [len(whole.encode_completion(row.prompt, text)) for row, text in texts]
-        found.append(Lengths.of(lengths, codec.max_completion))
-    cells = []
-    for one in found:
-        cells += [str(one.median), str(one.most), str(one.longest), f"{one.over} over {one.limit}"]
-    return cells
+        found["completions"] = Lengths.of(lengths, codec.max_completion)
+    return found
 
 
 def _completions(row: Any) -> list[str]:
@@ -218,6 +219,29 @@ def _bytes(models: Sequence[nn.Module]) -> int:
     return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
 
 
+def length(batches: int, limits: dict[str, Any], most: float | None) -> tuple[int, float, str]:
+    """Batches of a whole training, the looks at held-out rows in it, and its optimizer steps in words.
+
+    Args:
+        batches: of an epoch.
+        limits: the stage's options of the Trainer.
+        most: batches of an epoch that are used, or the share of them; None is all.
+
+    >>> length(5, dict(max_epochs=2, max_steps=-1, accumulate_grad_batches=2, check_val_every_n_epoch=1), None)
+    (10, 2.0, '6 steps: 2 epochs of 5 batches, 2 a step')
+    """
+    accumulate = limits["accumulate_grad_batches"]
+    if most is not None:
+        batches = min(batches, most) if isinstance(most, int) else max(int(batches * most), 1)
+    total = batches_in_all(batches, limits["max_epochs"], limits["max_steps"], None, accumulate) or batches
+    whole, rest = divmod(total, batches)
+    steps = whole * math.ceil(batches / accumulate) + math.ceil(rest / accumulate)  # an epoch's last may be smaller
+    epochs = total / batches
+    count = f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
+    each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
+    return total, epochs / (limits["check_val_every_n_epoch"] or 1), f"{steps} steps: {count}{each}"
+
+
 class Measured:
     """Measures a run's models on its own rows: forward and backward passes without a step, and sampling.
 
@@ -231,6 +255,7 @@ class Measured:
         gpu = trainer["accelerator"] in ("gpu", "cuda") or (trainer["accelerator"] == "auto")
         self.device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self.world = processes(trainer)
+        self.most = trainer["limit_train_batches"]
         self.half = "bf16" in str(trainer["precision"])
         self.dealt = self.world if strategy_name(trainer).startswith("fsdp2") else 1
         self.per_prompt = 0.0
@@ -296,7 +321,8 @@ class Measured:
         gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         optimizer = int(gradients * state_share(self.cfg[stage]["optimizer"]))
         own = _bytes([model])
-        adapter = self.run.spec.lora.r > 0 and not self.run.spec.lora.merge
+        lora = (reward_spec(self.run) if stage == "reward" else self.run.spec).lora
+        adapter = lora.r > 0 and not lora.merge
         exported = gradients if adapter else own
         checkpoints = (gradients + optimizer) * (self.cfg["checkpoint"]["keep"] + 1)
         return Cost(
@@ -316,17 +342,6 @@ class Measured:
     def _measuring(self) -> float:
         return self.per_prompt * len(self.run.data.test) / self.world
 
-    def _steps(self, batches: int, limits: dict[str, Any]) -> tuple[int, str]:
-        """Batches of a whole training, and the same in words."""
-        accumulate = limits["accumulate_grad_batches"]
-        most = self.cfg["trainer"]["limit_train_batches"]
-        if most is not None:
-            batches = min(batches, most) if isinstance(most, int) else max(int(batches * most), 1)
-        total = batches_in_all(batches, limits["max_epochs"], limits["max_steps"], None, accumulate) or batches
-        epochs = total / batches
-        each = f" of {batches} batches" if accumulate == 1 else f" of {batches} batches, {accumulate} a step"
-        return total, f"{-(-total // accumulate)} steps: {epochs:.3g} epochs{each}"
-
     def sft(self) -> Cost:
         """SFT on its own first batches: the time of all tokens, the memory of the largest batch."""
         policy, cfg = self.run.policy, self.cfg["sft"]
@@ -338,8 +353,7 @@ class Measured:
         tokens = [int(b.prompt_mask.sum() + b.response_mask.sum()) for b in batches]
         largest = batches[tokens.index(max(tokens))].to(self.device)
         took, held = self._timed(lambda: policy.sft_loss(largest)[0], [policy])
-        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
-        looks = total / max(len(loader) / self.world, 1) / (cfg["trainer"]["check_val_every_n_epoch"] or 1)
+        total, looks, words = length(-(-len(loader) // self.world), cfg["trainer"], self.most)
         looking = looks * len(self.run.data.validation) * self.per_prompt / self.world
         seconds = took / max(tokens) * statistics.mean(tokens) * total + looking
         return self._cost("sft", words, policy, [], held, seconds)
@@ -355,10 +369,10 @@ class Measured:
         tokens = [int(batch.mask.sum()) for batch in batches]
         largest = batches[tokens.index(max(tokens))].to(self.device)
         took, held = self._timed(lambda: model(largest.input_ids, largest.mask, largest.type_ids).sum(), [model])
-        total, words = self._steps(-(-len(loader) // self.world), cfg["trainer"])
+        total, looks, words = length(-(-len(loader) // self.world), cfg["trainer"], self.most)
         self.scorer, self.score_token = model, took / max(tokens) / 3  # the backward pass takes two forward ones
         looking = self.score_token * statistics.mean(tokens) / cfg["loader"]["batch_size"]
-        looking *= len(self.run.data.preferences_test) * (cfg["trainer"]["max_epochs"] or 1)
+        looking *= len(self.run.data.preferences_test) * looks
         return self._cost(
             "reward", words, model, [], held, took / max(tokens) * statistics.mean(tokens) * total + looking
         )
@@ -412,19 +426,27 @@ def size(count: float) -> str:
 
 
 def costs_table(costs: Sequence[Cost]) -> Table:
-    """One row a stage."""
+    """One column a stage."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title="What it takes, about", title_justify="left")
-    table.add_column("stage")
-    table.add_column("length")
-    for title in ("parameters", "trained", "weights", "gradients", "optimizer", "activations", "memory", "time"):
-        table.add_column(title, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="What it takes, about", title_justify="left")
+    table.add_column("", no_wrap=True)
     for cost in costs:
-        parts = (cost.weights, cost.gradients, cost.optimizer, cost.activations, cost.peak)
-        counts = [f"{count:,}" for count in (cost.parameters, cost.trained)]
-        table.add_row(cost.stage, cost.steps, *counts, *map(size, parts), about(cost.seconds))
+        table.add_column(cost.stage, justify="right")
+    told: dict[str, Callable[[Cost], str]] = {
+        "length": lambda cost: cost.steps,
+        "parameters": lambda cost: f"{cost.parameters:,}",
+        "of them trained": lambda cost: f"{cost.trained:,}",
+        "weights": lambda cost: size(cost.weights),
+        "gradients": lambda cost: size(cost.gradients),
+        "optimizer state": lambda cost: size(cost.optimizer),
+        "activations": lambda cost: size(cost.activations),
+        "memory in all": lambda cost: size(cost.peak),
+        "time": lambda cost: about(cost.seconds),
+    }
+    for name, words in told.items():
+        table.add_row(name, *map(words, costs))
     return table
 
 
@@ -434,6 +456,7 @@ def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
     gpu = torch.cuda.is_available() and run.cfg["trainer"]["accelerator"] != "cpu"
     base = 0 if gpu else libraries(run)
     seconds = sum(cost.seconds for cost in costs)
+    keep = run.cfg["checkpoint"]["keep"]
     disk = sum(cost.disk for cost in costs) + max(cost.passing for cost in costs)
     above = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     devices = processes(run.cfg["trainer"])
@@ -443,7 +466,7 @@ def totals(run: Run, costs: Sequence[Cost], directory: Path) -> list[str]:
         f"pass{f' + {size(base)} of the libraries' if base else ''}.",
         f"Time: about {about(seconds)}, from passes and answers of the models as they are now, without a step; a "
         "policy that has learnt to stop answers faster.",
-        f"Disk: about {size(disk)} (models, {run.cfg['checkpoint']['keep']} checkpoints and one in the making); "
+        f"Disk: about {size(disk)} (models, {keep} checkpoint{'s' * (keep > 1)} and one in the making); "
         f"{size(shutil.disk_usage(above).free)} are free there.",
     ]
 
@@ -456,9 +479,3 @@ def libraries(run: Run) -> int:
         return 0
     models = [model for model in (run.policy, run.reward_model) if model is not None]
     return max(pages * os.sysconf("SC_PAGE_SIZE") - _bytes(models), 0)
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(table)

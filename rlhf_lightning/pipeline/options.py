@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 
 from rlhf_lightning.callbacks.alarms import LIMITS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
-from rlhf_lightning.early import AT_LEAST, check_ppo
+from rlhf_lightning.early import check_form, check_numbers
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import check_arguments, check_call, check_value
 from rlhf_lightning.models import Sampling
-
-GROUPS = ("task", "data", "model", "rollout", "trainer", "logger", "sft", "reward", "ppo", "evaluate", "predict")
-
-KEYS = {
-    "task": ("name", "format", "max_prompt_tokens", "max_completion_tokens", "system", "objective", "metrics"),
-    "data": (
-        "train",
-        "validation",
-        "test",
-        "prompts",
-        "preferences",
-        "preferences_test",
-        "columns",
-        "encoding",
-        "gold",
-    ),
-}
-"""What a YAML of the user's own must hold."""
-
-TYPES: dict[str, Any] = {
-    "policy": str | None,
-    "reward_model": str | None,
-    "seed": int,
-    "samples": int,
-    "profile": bool,
-    "dry_run": bool,
-    "task.max_prompt_tokens": int,
-    "task.max_completion_tokens": int,
-    "task.objective": str | None,
-    "data.gold": str | None,
-    "model.dtype": Literal["float32", "bfloat16", "float16", "float64"],
-    "reward.normalise": Literal["scale", "shift", "none"],
-    "ppo.updates": int,
-    "ppo.critic": str,
-    "ppo.patience": int | None,
-    "ppo.export": Literal["best", "last"],
-    "ppo.alarms": dict,
-    "ppo.stop_on": list,
-    "resume": bool | Literal["force"],
-    "max_time": str | None,
-    "checkpoint.minutes": float,
-    "checkpoint.keep": int,
-    "evaluate.batch_size": int,
-    "predict.batch_size": int,
-    "predict.input": str | None,
-    "predict.output": str | None,
-}
-"""What the pipeline itself takes; all else goes to a function, whose signature says it."""
 
 ROWS = ("train", "validation", "codec", "seed")
 STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
@@ -81,22 +33,9 @@ def check_options(cfg: dict[str, Any]) -> None:
     Raises:
         UserError: naming the option and what it takes.
     """
-    stages = cfg["stages"]
-    if not (isinstance(stages, list) and stages and all(isinstance(stage, str) for stage in stages)):
-        raise UserError("stages must be a list, such as stages=[sft] or stages=[sft,reward,ppo]")
-    for group in GROUPS:
-        if not isinstance(cfg.get(group), dict):
-            raise UserError(f"{group} is missing; `rlhf-train --help` shows what there is to choose from")
-    for group, keys in KEYS.items():
-        if missing := [key for key in keys if key not in cfg[group]]:
-            model = "conf/task/qa.yaml" if group == "task" else "a YAML that begins with `defaults: [files, _self_]`"
-            raise UserError(f"{group}.{missing[0]} is missing (null says that there is none); see {model}")
-    for path, hint in TYPES.items():
-        check_value(_at(cfg, path), hint, path)
+    check_form(cfg)
     check_call(cfg["data"], "data", given=("format", "need_references"), without=("gold",))
     check_call(cfg["task"]["format"], "task.format")
-    if not isinstance(cfg["task"]["metrics"], dict):
-        raise UserError("task.metrics must name metrics, each with its _target_; {} says that there are none")
     for where in ("task.metrics", "ppo.rewards"):
         for name in _at(cfg, where):
             if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name) or name == "training":
@@ -110,12 +49,8 @@ def check_options(cfg: dict[str, Any]) -> None:
     check_call(cfg["trainer"], "trainer")
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)
-    for path, least in AT_LEAST.items():
-        group, value = path.split(".")[0], _at(cfg, path)
-        if value is not None and (group not in STAGES or group in cfg["stages"]) and not value >= least:  # nor NaN
-            raise UserError(f"{path} must be at least {least}, not {value}")
+    check_numbers(cfg)
     if "ppo" in cfg["stages"]:
-        check_ppo(cfg["ppo"])
         _check_alarms(cfg["ppo"]["alarms"], cfg["ppo"]["stop_on"])
     for stage in {"sft", "reward"} & set(cfg["stages"]):
         _check_length(cfg[stage]["trainer"], stage)
@@ -145,9 +80,6 @@ def processes(trainer: dict[str, Any]) -> int:
 
 def _check_stage(config: dict[str, Any], stage: str) -> None:
     loader, given, without = STAGES[stage]
-    for part in {"loader", "trainer", "rewards"} & set(config):
-        if not isinstance(config[part], dict):
-            raise UserError(f"{stage}.{part} can't be {config[part]!r}: set its options, or leave it as it is")
     check_call(config, stage, given, without)
     check_arguments(loader, config["loader"], f"{stage}.loader", ROWS)
     check_arguments(L.Trainer, config["trainer"], f"{stage}.trainer", None)
@@ -156,8 +88,6 @@ def _check_stage(config: dict[str, Any], stage: str) -> None:
             raise UserError(f"{stage}.model.name must be given (without {stage}.model it starts from the policy)")
         _check_model(config["model"], f"{stage}.model")
     for name, reward in config.get("rewards", {}).items():
-        if not isinstance(reward, dict) or "_target_" not in reward:
-            raise UserError(f"{stage}.rewards.{name} must be a reward with its _target_ and weight; see conf/rewards/")
         check_value(reward.get("weight"), float, f"{stage}.rewards.{name}.weight")
         learned = ("model",) if reward["_target_"].endswith("LearnedReward") else ()
         check_call(reward, f"{stage}.rewards.{name}", learned, ("weight",))

@@ -35,6 +35,7 @@ from rlhf_lightning.pipeline.tracking import AXES, finish_wandb, log_model, logg
 from rlhf_lightning.report import RunResults, write_samples
 from rlhf_lightning.report import Sample as ReportSample
 from rlhf_lightning.report.card import write_cards
+from rlhf_lightning.report.screen import show, standard_output
 from rlhf_lightning.rewards import ClassifierReward, Reward
 from rlhf_lightning.rollout import Engine, NativeEngine
 from rlhf_lightning.stages import Sample
@@ -310,6 +311,9 @@ def tell(results: RunResults, notes: Sequence[str]) -> None:
 def say(text: str, rule: bool = False) -> None:
     """One line on the screen."""
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.rule(text, align="left") if rule else console.print(text, markup=False, soft_wrap=True)
+    if rule:
+        Console(highlight=False).rule(text, align="left")
+    else:
+        show(standard_output(), Text(text))

@@ -68,10 +68,13 @@ def write_cards(folder: Path, results: RunResults, config: dict[str, Any], rows:
 def card(stage: str, model: Path, results: RunResults, config: dict[str, Any], rows: dict[str, list]) -> str:
     """The card of the model that a stage exported to a folder. It names no secret and no path of this machine."""
     config = hide_secrets(config)
-    kind, base = _kind(model), _base(config)
     stages = [s for s in results.stages if s in STAGES]
     done = stages[: stages.index(stage) + 1] if stage in stages else [stage]
-    title = f"{stage_title(stage)} of {base or 'a small model made from nothing'}, for {results.task}"
+    if stage == "reward" and config["reward"].get("model") is not None:  # it starts from a model of its own
+        config, done = {**config, "policy": None, "model": config["reward"]["model"]}, [stage]
+    kind, base = _kind(model), _base(config)
+    made = "Reward model" if stage == "reward" else stage_title(stage)
+    title = f"{made} of {base or 'a small model made from nothing'}, for {results.task}"
     parts = [
         _front_matter(stage, model, results, config, kind),
         f"# {title}",

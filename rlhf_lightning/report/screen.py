@@ -151,37 +151,62 @@ def _short(text: str) -> str:
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1].rstrip() + "…"
 
 
+def standard_output() -> Console:
+    """A console as wide as the terminal; a file or a pipe takes `IN_A_FILE` columns."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE)
+
+
+def show(console: Console, shown: Table | Text) -> None:
+    """Print a table or a text, without breaking a word or a path in two, so that it can be copied.
+
+    In a file a text is one line, and no line is filled up with spaces.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    if isinstance(shown, Text):
+        too_long = any(cell_len(word) > console.width for word in shown.plain.split())
+        console.print(shown, soft_wrap=too_long or not console.is_terminal)
+    elif console.is_terminal:
+        console.print(shown)
+    else:
+        with console.capture() as captured:
+            console.print(shown)
+        console.print(Text("\n".join(line.rstrip() for line in captured.get().splitlines())), soft_wrap=True)
+
+
 def print_report(run_dir: str | Path, console: Console | None = None, n_samples: int = 3) -> None:
     """Print a run's results, a few samples, the notes, and the paths of its folder and page.
 
     Raises:
         UserError: the folder holds no readable ``metrics.json``, or a malformed ``samples.jsonl``.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console = console or Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else IN_A_FILE)
+    console = console or standard_output()
     run_dir = Path(run_dir)
     results = RunResults.read(run_dir / "metrics.json")
     console.print()
     seed = "" if results.seed is None else f", seed {results.seed}"
     rows = "" if results.held_out is None else f", {results.held_out} held-out rows"
-    console.print(Text(clean(f"{results.task}{seed}{rows}"), style="dim"))
-    console.print(Text(headline(results), style="bold"))
+    show(console, Text(clean(f"{results.task}{seed}{rows}"), style="dim"))
+    show(console, Text(headline(results), style="bold"))
     for caution in cautions(results):
-        console.print(Text(caution, style="yellow"))
+        show(console, Text(caution, style="yellow"))
     if results.policies:
-        console.print(results_table(results, console.width))
+        show(console, results_table(results, console.width))
     if results.reward_model:
-        console.print(Text(_reward_model_line(results.reward_model)))
+        show(console, Text(_reward_model_line(results.reward_model)))
     samples = read_samples(run_dir / "samples.jsonl")
     if samples and n_samples:
-        console.print(samples_table(samples, n_samples, console.width))
+        show(console, samples_table(samples, n_samples, console.width))
     for note in all_notes(results):
-        console.print(Text(f"Note: {clean(note)}", style="dim"))
+        show(console, Text(f"Note: {clean(note)}", style="dim"))
     if results.seconds:
         times = ", ".join(f"{stage_title(clean(name))} {duration(value)}" for name, value in results.seconds.items())
-        console.print(Text(f"Time: {times}", style="dim"))
+        show(console, Text(f"Time: {times}", style="dim"))
     # Paths stay on one line, so that they can be copied and clicked.
     console.print(Text(f"Run folder: {run_dir}"), soft_wrap=True)
     page = run_dir / "report.html"
@@ -191,7 +216,7 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
 def _reward_model_line(measures: dict[str, float]) -> str:
     names = {"accuracy": "Reward model: accuracy", "longer_wins": "longer-wins baseline"}
     ordered = sorted(measures.items(), key=lambda item: list(names).index(item[0]) if item[0] in names else len(names))
-    return ", ".join(f"{names.get(name, clean(name))} {number(value, 3)}" for name, value in ordered)
+    return ", ".join(f"{names.get(name, clean(name).replace('_', ' '))} {number(value, 3)}" for name, value in ordered)
 
 
 def duration(seconds: float) -> str:

@@ -25,8 +25,8 @@ from rlhf_lightning.models.loading import (
 class ClassifierReward:
     """How sure a sequence-classification model is that a text has a label, such as positive sentiment.
 
-    A text that is longer than the model's window is read from its end on: of prompt and completion together, the
-    completion is what must not be lost.
+    A text that is longer than the model's window, where it has one, is read from its end on: of prompt and completion
+    together, the completion is what must not be lost.
 
     Args:
         model: hub name or folder of a transformers sequence-classification model with several labels.
@@ -51,6 +51,7 @@ class ClassifierReward:
         trust_remote_code: bool = False,
     ) -> None:
         from transformers import AutoModelForSequenceClassification
+        from transformers.tokenization_utils_base import VERY_LARGE_INTEGER  # what no limit is
 
         spec = ModelSpec(str(model), revision=revision, trust_remote_code=trust_remote_code)
         config = load_config(spec)
@@ -72,8 +73,9 @@ class ClassifierReward:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         config.pad_token_id = self.tokenizer.pad_token_id
         self.tokenizer.truncation_side = "left"
-        windows = (positions(config), self.tokenizer.model_max_length)
-        self.window = min(window for window in windows if window is not None)
+        told = self.tokenizer.model_max_length
+        windows = (positions(config), told if told < VERY_LARGE_INTEGER else None)
+        self.window = min((window for window in windows if window is not None), default=None)
         self.model = from_pretrained(AutoModelForSequenceClassification, spec, config).requires_grad_(False).eval()
         self.label, self.text, self.kind = labels.index(label), text, score
         self.independent = config.problem_type == "multi_label_classification"
@@ -97,7 +99,8 @@ class ClassifierReward:
         if self.text == "prompt+completion":
             texts = [joined(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         # What spells a special token, such as [SEP], is text: a policy must not be able to end the input with it.
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.window, split_special_tokens=True)
+        limit = {"truncation": self.window is not None, "max_length": self.window}
+        encoded = self.tokenizer(texts, **limit, split_special_tokens=True)
         lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]], device=self.device)
         return by_parts(lambda rows: self._scores(encoded, rows.tolist()), micro_batches(lengths))
 

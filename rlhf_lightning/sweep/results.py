@@ -53,25 +53,28 @@ def write(study: Study, directions: Mapping[str, Direction], folder: Path) -> No
 
 def show(study: Study, directions: Mapping[str, Direction], folder: Path) -> None:
     """Print the best options, or the Pareto front as a table, and what mattered."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from rlhf_lightning.report.screen import show as put
+    from rlhf_lightning.report.screen import standard_output
+
+    console = standard_output()
     done = ", ".join(f"{number} {word}" for word, number in counts(study).items())
-    console.print(f"\nTrials: {done}", markup=False)
+    put(console, Text(f"\nTrials: {done}"))
     front = best(study)
     if front and len(directions) == 1:
         (name,) = directions
         chosen = " ".join(f"{option}={words(value)}" for option, value in front[0].params.items())
-        console.print(f"Best {name}: {front[0].value:.4g}, trial {front[0].number}: {chosen}", markup=False)
+        put(console, Text(f"Best {name}: {front[0].value:.4g}, trial {front[0].number}: {chosen}"))
     elif front:
-        console.print("Pareto front: no trial is better than one of these in every objective", markup=False)
-        console.print(front_table(front, directions))
+        put(console, Text("Pareto front: no trial is better than one of these in every objective"))
+        put(console, front_table(front, directions))
     if mattered := importances(study):
         shares = ", ".join(f"{name} {share:.0%}" for name, share in mattered.items())
-        console.print(f"What mattered for {next(iter(directions))}: {shares}", markup=False)
-    console.print(f"Results: {folder / FILE}", markup=False, soft_wrap=True)
+        put(console, Text(f"What mattered for {next(iter(directions))}: {shares}"))
+    put(console, Text(f"Results: {folder / FILE}"))
     if (folder / PAGE).exists():
-        console.print(f"Picture: {folder / PAGE}", markup=False, soft_wrap=True)
+        put(console, Text(f"Picture: {folder / PAGE}"))
 
 
 def front_table(front: list[FrozenTrial], directions: Mapping[str, Direction]) -> Table:

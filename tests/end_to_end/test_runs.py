@@ -352,6 +352,7 @@ def test_engines_draw_the_same_responses(tmp_path: Path) -> None:
     assert same >= 0.9 * len(answers[0]), "roundings may grow into another token here and there"
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_all_and_leaves_nothing(tmp_path: Path) -> None:
     told = ok(run(tmp_path, "task=qa", *SMALL, "dry_run=true")).stdout
     for part in ("Lengths in tokens", "Row 3 as the model sees it", "2 rounds of 8 responses", "Memory: about",

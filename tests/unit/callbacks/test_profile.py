@@ -95,9 +95,19 @@ def test_a_training_that_is_too_short_says_so(steps: int, make_policy, make_trai
     (tmp_path / "profile.txt").write_text("of an earlier run")
     with pytest.warns(UserWarning, match=f"at least, and this training has {steps}"):  # at its start
         train(make_policy, make_trainer, profile, max_steps=steps)
-    assert profile.told == [f"no profile was made: it takes 3 steps at least, and the training ended after {steps}"]
+    assert profile.told == []  # nor once more
     assert not [*tmp_path.glob("*.txt"), *tmp_path.glob("*.gz")]
     assert not torch.autograd._profiler_enabled()
+
+
+def test_a_training_that_ends_before_there_is_a_profile_says_so(make_policy, make_trainer, tmp_path) -> None:
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+            trainer.should_stop = True
+
+    profile = Profile(tmp_path)
+    train(make_policy, make_trainer, profile, callbacks=[profile, Stop()])
+    assert profile.told == ["no profile was made: it takes 3 steps at least, and the training ended after 1"]
 
 
 def test_a_training_that_fails_leaves_what_there_is(make_policy, make_trainer, tmp_path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 from pathlib import Path
 
@@ -205,45 +204,26 @@ def test_a_short_look_at_held_out_rows_says_nothing() -> None:
                                            "ppo 4/4 rounds, 100 %, 6 s a round"]  # fmt: skip
 
 
-PROGRAM = """
-import lightning as L, torch
-from torch.utils.data import DataLoader
-import test_progress
-test_progress.train("FOLDER", None, max_epochs=2)
-"""
-
-
-def run_on(terminal: bool, folder: Path) -> str:
-    """What a training prints where it is seen on a terminal, or written to a file."""
-    command = [sys.executable, "-c", PROGRAM.replace("FOLDER", str(folder))]
-    settings = {k: v for k, v in os.environ.items() if k != "CI"} | {
-        "TERM": "xterm", "COLUMNS": "100", "PYTHONPATH": str(Path(__file__).parent),
-    }  # fmt: skip
-    if not terminal:
-        return subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, env=settings, stdout=theirs, stderr=subprocess.DEVNULL, stdin=theirs)
-    os.close(theirs)
-    written = b""
-    while True:
-        try:
-            written += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    assert process.wait() == 0
-    return written.decode()
-
-
-def test_a_log_file_gets_lines_without_escapes(tmp_path: Path) -> None:
-    written = run_on(False, tmp_path)
+def test_a_log_file_gets_lines_without_escapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path, None, max_epochs=2)
+    written = capsys.readouterr().out
     assert "\r" not in written
     assert "\x1b" not in written
     assert "training 1/6 batches, 16 %, epoch 1/2, loss 0.123" in written
     assert "training 6/6 batches, 100 %, epoch 2/2, loss 0.123" in written
 
 
-def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
-    written = run_on(True, tmp_path)
+def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("CI", raising=False)
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        train(tmp_path, None, max_epochs=2)
+        terminal.flush()
+        written = os.read(ours, 65536).decode()
+    os.close(ours)
     assert "\x1b[" in written
     assert "6/6 batches, epoch 2/2, loss 0.123" in written
 

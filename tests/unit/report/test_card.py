@@ -147,6 +147,20 @@ def test_the_license_of_the_base_goes_on(exported, tmp_path: Path) -> None:
     assert (front["license"], front["language"], front["base_model"]) == ("mit", "de", "owner/root")
 
 
+def test_a_reward_model_of_its_own_is_named_with_its_base(exported, tmp_path: Path) -> None:
+    base = tmp_path / "encoder"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: mit\nbase_model: owner/encoder\n---\n# Base\n")
+    reward = {**config()["reward"], "model": {"name": str(base), "dtype": "bfloat16", "lora": {"r": 8}}}
+    made = card("reward", exported("reward", "bert"), results(), config(reward=reward, policy="owner/policy"), ROWS)
+    front = yaml.safe_load(made.split("---")[1])
+    assert (front["license"], front["base_model"]) == ("mit", "owner/encoder")
+    for told in ("# Reward model of encoder, for qa", "| model.dtype | bfloat16 |", "| model.lora.r | 8 |"):
+        assert told in made, told
+    for wrong in ("owner/policy", "after sft", "| sft."):
+        assert wrong not in made, wrong
+
+
 def test_cards_are_written_where_models_are_and_anew(exported, tmp_path: Path) -> None:
     exported("sft", "llama")
     write_cards(tmp_path, results(policies=[], status="running"), config(), ROWS)

@@ -3,11 +3,12 @@ import io
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report import print_report, results_table, samples_table, write_report
 from rlhf_lightning.report.results import Sample
-from rlhf_lightning.report.screen import duration, table_width
+from rlhf_lightning.report.screen import duration, show, table_width
 
 
 def printed(thing, width=120, **options):
@@ -78,6 +79,25 @@ def test_the_report_ends_with_the_paths_unbroken(run_dir):
         assert lines[-2:] == [f"Run folder: {run_dir}", expected]
         write_report(run_dir)
     assert "Reward model: accuracy 0.800, longer-wins" in " ".join(line.strip() for line in lines)
+
+
+def test_in_a_file_texts_are_one_line_and_no_line_ends_in_spaces(run_dir):
+    console = Console(width=60, file=io.StringIO())
+    print_report(run_dir, console)
+    lines = console.file.getvalue().splitlines()
+    assert all(line == line.rstrip() for line in lines)
+    assert "Reward model: accuracy 0.800, longer-wins baseline 0.500" in lines
+
+
+def test_on_a_terminal_no_word_is_broken():
+    def shown(text):
+        console = Console(width=20, height=9, file=io.StringIO(), force_terminal=True, color_system=None)
+        show(console, Text(text))
+        return console.file.getvalue().splitlines()
+
+    assert shown("Note: what was found is in [a]") == ["Note: what was found", "is in [a]"]
+    long = "Note: what was found is in /a/folder/with/a/long/name"
+    assert shown(long) == [long]
 
 
 def test_no_run(tmp_path):

@@ -148,3 +148,13 @@ def test_a_head_that_is_not_in_the_weights_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UserError, match=r"lacks .*classifier"):
         ClassifierReward(folder, "LABEL_1")
+
+
+def test_a_model_without_a_window_reads_all_of_it(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose positions are relative, and whose tokenizer knows no limit."""
+    monkeypatch.setattr("rlhf_lightning.rewards.classifier.positions", lambda config: None)
+    reward = ClassifierReward(bert, label="POSITIVE")
+    assert reward.tokenizer.model_max_length > 10**9
+    assert reward.window is None
+    text = " ".join(["dog"] * 20)
+    assert reward([""], [text], [[]], [{}]).tolist() == pytest.approx(scores(bert, [text]), abs=1e-5)
