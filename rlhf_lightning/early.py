@@ -231,14 +231,19 @@ def check_files(cfg: dict[str, Any]) -> None:
 
 
 def check_names(cfg: dict[str, Any]) -> None:
-    """Refuse models that are neither a folder nor to be had from the hub.
+    """Refuse models that are neither a folder nor to be had from the hub, or that wouldn't be used.
 
     Raises:
-        UserError: as `rlhf_lightning.hub.find`.
+        UserError: as `rlhf_lightning.hub.find`; or for a name beside a model that is made on the spot.
     """
     from rlhf_lightning.hub import find
 
     model = cfg["model"]
+    if model.get("tiny") is not None and model.get("name") is not None:
+        raise UserError(
+            f"model.name={model['name']} has no part in this run, as a tiny model is made on the spot: give model=hf "
+            f"model.name={model['name']}"
+        )
     needed: list[tuple[Any, Any]] = [(cfg["policy"], None), (cfg["reward_model"], None)]
     if cfg["policy"] is None and model.get("tiny") is None and set(cfg["stages"]) - {"reward"}:
         needed.append((model.get("name"), model.get("revision")))

@@ -77,8 +77,6 @@ def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> fl
         return done.outcome
     folders.begin(folder, task, seed)
     try:
-        if cfg.dry_run:
-            raise UserError("dry_run=true shows one run, not a sweep: leave -m out, and give each option one value")
         with as_a_run_of_its_own(folder, overrides):
             return _pipeline(cfg, folder, sweep, overrides)
     except Preempted as stop:
@@ -162,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if answered(sys.argv[1:]):
             return 0
         _expand_resume()
+        _refuse_dry_sweeps()
         if started_together():
             _refuse_sweeps()
             join()
@@ -245,11 +244,19 @@ def _nobody_reads() -> bool:
     return False
 
 
+def _is_sweep(arguments: Sequence[str]) -> bool:
+    preset = any(a.startswith("sweep=") for a in arguments) and "hydra.mode=RUN" not in arguments
+    return preset or bool({"-m", "--multirun"} & set(arguments))
+
+
+def _refuse_dry_sweeps() -> None:
+    if _is_sweep(sys.argv[1:]) and "dry_run=true" in (a.lower() for a in sys.argv[1:]):
+        raise UserError("dry_run=true shows one run, not a sweep: leave -m and sweep= out; give each option one value")
+
+
 def _refuse_sweeps() -> None:
     """Each of the processes would run the whole sweep."""
-    given = sys.argv[1:]
-    preset = any(a.startswith("sweep=") for a in given) and "hydra.mode=RUN" not in given
-    if preset or {"-m", "--multirun"} & set(given):
+    if _is_sweep(sys.argv[1:]):
         raise UserError(
             "a sweep (-m) can't be started by torchrun or srun, which start single runs: start it by itself, its jobs "
             "then start their own processes (trainer=ddp), or start the jobs one by one"

@@ -1,4 +1,4 @@
-"""What `rlhf-train` tells instead of running: ``--help``, ``--list`` and ``--tree``."""
+"""What `rlhf-train` tells instead of running: ``--help``, ``--version``, ``--list`` and ``--tree``."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def answered(arguments: list[str]) -> bool:
         from rlhf_lightning.hydra_support.listing import help_text
 
         print(help_text(arguments), end="")
+        return True
+    if "--version" in arguments:
+        from importlib.metadata import version
+
+        print(f"rlhf-lightning {version('rlhf-lightning')}")
         return True
     flag, value, others = split(arguments)
     if flag is None:

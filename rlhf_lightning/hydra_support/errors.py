@@ -48,7 +48,7 @@ def explain(error: Exception) -> str:
     option = re.search(r"Could not override '([^']+)'", text)
     if option:
         return f"there is no option {option[1]!r}.{_nearest_option(option[1])}"
-    missing = re.search(r"Could not find '([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([^']+)'", text)
     available = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
     if missing:
         group, _, name = missing[1].rpartition("/")

@@ -107,7 +107,7 @@ def answer(run: Run, name: str, model: str, reference: Any = None) -> None:
     collect = CollectSamples()
     trainer = make_trainer(run, "evaluate", {}, [collect], logger=False)
     data = PromptDataModule([], run.data.test, policy.codec, 0, run.cfg["evaluate"]["batch_size"])
-    say(f"measuring {name} on {len(run.data.test)} held-out prompts")
+    say(f"measuring {name}")
     try:
         trainer.test(EvaluateModule(policy, evaluator), data.test_dataloader(), verbose=False)
     except SystemExit:
@@ -116,7 +116,7 @@ def answer(run: Run, name: str, model: str, reference: Any = None) -> None:
         raise Interrupted
     figures = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
     describe(run, evaluator, figures)
-    run.results.held_out = len(run.data.test)
+    run.results.held_out = len(collect.samples)  # fewer than there are under trainer.limit_test_batches
     run.results.policies.append(PolicyResult(name, model, figures))
     run.answers[name] = collect.samples
 

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -168,7 +169,7 @@ def take(run: Run, step: str, kept: Path) -> None:
 
 
 def _copy_stage(source: Path, folder: Path) -> None:
-    """Copy a stage's model and curves, where there are some; a model's files, never written in place, are linked."""
+    """Copy a stage's model and curves, where there are some; weights, which are never written in place, are linked."""
     if (source / MODEL).exists():
         folder.mkdir(exist_ok=True)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
@@ -178,10 +179,12 @@ def _copy_stage(source: Path, folder: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
+    """Link weights, which take the room; what somebody may edit is copied, as is all where there are no links."""
+    if source.endswith(".safetensors"):
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 # --- what a step depends on ------------------------------------------------------------------------------------------

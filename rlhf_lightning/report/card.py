@@ -354,7 +354,7 @@ def _has_template(model: Path) -> bool:
 def _scoring(model: Path, kind: str, chat: bool, message: str) -> list[str]:
     """The lines that score a completion, from the same ids that the model learnt from."""
     if kind == "encoder":
-        scored = ['score = model(**tokenizer(prompt, "an answer", return_tensors="pt")).logits[0, 0]']
+        scored = ['score = model(**tokenizer(prompt, "an answer", return_tensors="pt")).logits[0, 0].item()']
     else:
         read = (
             f"tokenizer.apply_chat_template({message}, add_generation_prompt=True, return_dict=False)"
@@ -366,12 +366,12 @@ def _scoring(model: Path, kind: str, chat: bool, message: str) -> list[str]:
             f"ids = {read}",
             *(["ids = [i for i in ids if i != tokenizer.eos_token_id]"] if kind == "seq2seq" else []),
             f'ids += tokenizer("{lead}an answer", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]',
-            "score = model(torch.tensor([ids])).logits[0, 0]",
+            "score = model(torch.tensor([ids])).logits[0, 0].item()",
         ]
     if _adapter(model):
         scored.append("config = AutoConfig.from_pretrained(folder)")
     config = "config" if _adapter(model) else "model.config"
-    return [*scored, f"print(float((score - {config}.reward_mean) / {config}.reward_std))"]
+    return [*scored, f"print((score - {config}.reward_mean) / {config}.reward_std)"]
 
 
 def _adds_space(model: Path) -> bool:

@@ -102,20 +102,27 @@ def sft_policy(results: RunResults) -> PolicyResult | None:
     return next((policy for policy in results.policies if policy.name == "sft"), None)
 
 
+def _latest(path: Path) -> Path:
+    if "LATEST" not in path.parts or path.exists():
+        return path
+    parent = _latest(path.parent)
+    if path.name != "LATEST":
+        return parent / path.name
+    folders = [entry for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    return max(folders, key=lambda folder: folder.stat().st_mtime, default=path)
+
+
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Read every run at or below the paths, in natural order (2 before 10), each once.
 
-    ``LATEST`` as the last part of a path is the folder's newest sub-folder, unless there is an entry of that name.
+    ``LATEST`` as a part of a path is the newest sub-folder of what is before it, unless there is an entry of that name.
 
     Raises:
         UserError: a path without runs, or a run whose files cannot be read.
     """
     found: dict[Path, Run] = {}
     for given in paths:
-        path = Path(given)
-        if path.name == "LATEST" and not path.exists():
-            folders = [entry for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-            path = max(folders, key=lambda folder: folder.stat().st_mtime, default=path)
+        path = _latest(Path(given))
         below: list[Path] = []
         for root, subfolders, files in os.walk(path):
             if "metrics.json" in files:

@@ -49,6 +49,8 @@ def start(
         ("policy=no/such/folder", "there is no such folder"),
         ("model=gpt2", "HF_HUB_OFFLINE is set"),
         ("model=hf", "model.name must be given"),
+        ("model.name=gpt2", "give model=hf model.name=gpt2"),
+        ("-m dry_run=true seed=1,2", "dry_run=true shows one run"),
         ("ppo.epochs=abc", "ppo.epochs must be a whole number, not 'abc'"),
     ],
 )
