@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(runs: Sequence[Run], options: argparse.Namespace) -> int:
-    from rich.console import Console
+    from rlhf_lightning.report.screen import standard_output
 
     rows = make_rows(runs, options.group_by, options.each)
     fields = table_fields(rows, options.metric)  # before any test: it refuses what there is not
@@ -95,7 +95,7 @@ def _compare(runs: Sequence[Run], options: argparse.Namespace) -> int:
 
         tests = compare_rows(rows.rows, baseline, only=[options.metric] if options.metric else None)
         fields = table_fields(rows, options.metric, tests)
-    console = Console(highlight=False)
+    console = standard_output()
     _print(console, rows, fields, tests)
     if options.csv:
         write_atomic(options.csv, csv_text(rows, tests))
@@ -116,22 +116,23 @@ def _print(console: Console, rows: Rows, fields: Sequence, tests: Tests | None) 
     from rich.text import Text
 
     from rlhf_lightning.comparison.words import findings, left_out_lines, method
+    from rlhf_lightning.report.screen import show
 
     if rows.rows:
-        console.print(screen_table(fields, console.width))
+        show(console, screen_table(fields, console.width))
     if note := scale_note(fields):
-        console.print(Text(note, "dim"))
+        show(console, Text(note, "dim"))
     if tests is not None:
         for line in findings(rows, tests):
-            console.print(Text(line if line.endswith(":") else f"• {line}"))
+            show(console, Text(line if line.endswith(":") else f"• {line}"))
         for note in tests.notes:
-            console.print(Text(f"Note: {note}", "dim"))
+            show(console, Text(f"Note: {note}", "dim"))
         if tests.differences:
-            console.print(Text(method(rows.rows, tests), "dim"))
+            show(console, Text(method(rows.rows, tests), "dim"))
     if rows.left_out:
-        console.print(Text(f"Left out of all figures ({len(rows.left_out)}):", "yellow"))
+        show(console, Text(f"Left out of all figures ({len(rows.left_out)}):", "yellow"))
         for line in left_out_lines(rows):
-            console.print(Text(f"• {line}"))
+            show(console, Text(f"• {line}"))
 
 
 def _gate(runs: Sequence[Run], baseline: str) -> int:
@@ -162,10 +163,11 @@ def print_summary(folder: Path) -> None:
 
 
 def _summary(folder: Path) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from rlhf_lightning.report.screen import standard_output
+
+    console = standard_output()
     rows = make_rows(find_runs([folder]))
     answers = sum(run.results.held_out or 0 for row in rows.rows for run in row.runs)
     tests = None

@@ -213,10 +213,7 @@ def _end_sweep(folder: Path) -> int:
     """Show what came of a sweep. Its status is 1 if a job failed, and `REQUEUE` if one is to be gone on with."""
     from rlhf_lightning.compare import print_summary
 
-    try:
-        print_summary(folder)
-    except Exception as error:  # how the jobs ended must be told in any case
-        print(f"rlhf-train: there is no table of the sweep: {error}", file=sys.stderr)
+    print_summary(folder)
     refused = folders.refused(folder)
     ends = [(name, "refused" if name in refused else results.status) for name, results in folders.jobs(folder)]
     again = "The same command with resume=true runs only what is missing."

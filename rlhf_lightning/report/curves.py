@@ -122,6 +122,8 @@ def _to_number(cell: object) -> float | None:
 def panels(stage: str, curves: Mapping[str, Curve], leading: Sequence[str] = ()) -> list[Panel]:
     """A stage's curves as panels, the telling ones first: rewards and KL, validation metrics, losses, then the rest.
 
+    A value that was never a number has none.
+
     Args:
         stage: whose they are.
         curves: by the names they were logged under.
@@ -134,7 +136,7 @@ def panels(stage: str, curves: Mapping[str, Curve], leading: Sequence[str] = ())
         # Lightning logs one value under two names where it is asked for both; the finer one is drawn.
         if short.endswith("_epoch") and f"{name.removesuffix('_epoch')}_step" in curves:
             continue
-        if short in SEEN:
+        if short in SEEN or not any(map(math.isfinite, curve.values)):
             continue
         short = short.removesuffix("_step")
         (validation if short.startswith("val/") else train)[short.removeprefix("val/")] = curve
