@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.signature import check_value
+from rlhf_lightning.state import ROWS
 
 STAGES = ("sft", "reward", "ppo", "evaluate", "predict")
 
@@ -59,8 +60,6 @@ TYPES: dict[str, Any] = {
     "predict.output": str | None,
 }
 """What the pipeline itself takes; all else goes to a function, whose signature says it."""
-
-PARTS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
 
 
 AT_LEAST: dict[str, int] = dict.fromkeys(
@@ -221,7 +220,7 @@ def check_files(cfg: dict[str, Any]) -> None:
     from rlhf_lightning.tasks import sample_files
 
     sample = sample_files(str(cfg["task"].get("name"))).values()
-    sources = [cfg["data"].get(part) for part in PARTS]
+    sources = [cfg["data"].get(part) for part in ROWS]
     if "predict" in cfg["stages"]:
         sources.append(cfg["predict"]["input"])
     for source in sources:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,16 +76,30 @@ class State:
         Raises:
             UserError: for a file that can't be read, or of another version.
         """
-        path = folder / FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} can't be read: {error}. Start the run anew, in another folder.") from error
-        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
-            raise UserError(f"{path} is of another version of rlhf-lightning. Start the run anew, in another folder.")
-        return cls(**content)
+        content = read_record(folder / FILE, SCHEMA, "run")
+        return None if content is None else cls(**content)
+
+
+def read_record(path: Path, schema: int, what: str) -> dict[str, Any] | None:
+    """What a JSON file of ours holds, without its schema; None where there is none.
+
+    Args:
+        path: the file.
+        schema: the version of its form that is understood.
+        what: what it remembers: a run or a sweep.
+
+    Raises:
+        UserError: for a file that can't be read, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}. Start the {what} anew, in another folder.") from error
+    if not isinstance(content, dict) or content.pop("schema", None) != schema:
+        raise UserError(f"{path} is of another version of rlhf-lightning. Start the {what} anew, in another folder.")
+    return content
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -207,13 +222,20 @@ def same_command(overrides: Sequence[str]) -> list[str]:
 
 def find_run(parent: Path, overrides: Sequence[str]) -> Path | None:
     """The newest run folder under ``parent`` that was started with the same options; None where there is none."""
-    for path in sorted(parent.glob(f"*/{FILE}"), key=lambda path: path.parent.name, reverse=True):
-        try:
-            state = State.read(path.parent)
-        except UserError:  # of another version: not ours to go on with
-            continue
-        if state is not None and same_command(state.overrides) == same_command(overrides):
-            return path.parent
+
+    def same(folder: Path) -> bool:
+        state = State.read(folder)
+        return state is not None and same_command(state.overrides) == same_command(overrides)
+
+    return newest(parent, FILE, same)
+
+
+def newest(parent: Path, file: str, same: Callable[[Path], bool]) -> Path | None:
+    """The last by name of the folders under ``parent`` that hold a file and are the same; None where there is none."""
+    for path in sorted(parent.glob(f"*/{file}"), key=lambda path: path.parent.name, reverse=True):
+        with suppress(UserError):  # of another version: not ours to go on with
+            if same(path.parent):
+                return path.parent
     return None
 
 

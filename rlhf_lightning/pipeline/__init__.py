@@ -26,6 +26,7 @@ from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, ru
 from rlhf_lightning.pipeline.tracking import check_loggers
 from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
+from rlhf_lightning.report.results import DONE
 from rlhf_lightning.state import State, clear, fingerprint, flat, open_state, row_files
 
 __all__ = ["Interrupted", "Run", "run_pipeline"]
@@ -66,7 +67,7 @@ def run_pipeline(
             dry_run(lambda place: prepare({**cfg, "resume": False}, place, sweep, [], stop), directory)
             return None
         run = prepare(cfg, directory, sweep, list(overrides), stop)
-        if run.results.status in ("finished", "pruned"):
+        if run.results.status in DONE:
             say(f"the run in {directory} is {run.results.status}: there is nothing to resume")
             return run.results.outcome
         try:
@@ -127,7 +128,7 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
     run = Run(cfg, directory, sweep, data, results, state, stop, spec, engine=engine, asked=asked)
     if resumed and (told or state.code != code_hash()):  # what was done before is not what its options would give now
         run.lineage = None
-    if results.status in ("finished", "pruned"):
+    if results.status in DONE:
         return run
     check_models(run)
     recall(run)

@@ -9,7 +9,6 @@ import torch
 
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.early import PARTS
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answerer
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
@@ -18,6 +17,7 @@ from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
 from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
 from rlhf_lightning.rewards.mix import OnFailure
+from rlhf_lightning.state import ROWS
 from rlhf_lightning.tasks import sample_files
 
 
@@ -30,8 +30,8 @@ def settle_sample(cfg: dict[str, Any]) -> list[str]:
     """
     data = cfg["data"]
     known = sample_files(cfg["task"]["name"])
-    sample = {part for part in PARTS if data[part] is not None and data[part] == known.get(part)}
-    own = [part for part in PARTS if data[part] is not None and part not in sample]
+    sample = {part for part in ROWS if data[part] is not None and data[part] == known.get(part)}
+    own = [part for part in ROWS if data[part] is not None and part not in sample]
     unused = cfg["stages"] == ["predict"] or not Path(known["train"]).exists()
     if not sample or not (own or unused):
         return []

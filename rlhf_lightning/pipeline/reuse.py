@@ -100,9 +100,7 @@ def taken_or_done(run: Run, step: str, work: Callable[[], None]) -> None:
         run.stop.check()
     if what == "take":
         take(run, step, kept)
-        source = json.loads((kept / FILE).read_text(encoding="utf-8"))["job"]
-        run.results.reused[step] = source
-        say(f"{step}: taken from {source}, whose options, data and code for it are the same")
+        say(f"{step}: taken from {run.results.reused[step]}, whose options, data and code for it are the same")
         return
     before, notes = set(run.answers), len(run.results.notes)
     policies = len(run.results.policies)
@@ -151,6 +149,7 @@ def take(run: Run, step: str, kept: Path) -> None:
 
     made = json.loads((kept / FILE).read_text(encoding="utf-8"))
     results: RunResults = run.results
+    results.reused[step] = made["job"]
     results.policies += [PolicyResult(**policy) for policy in made["policies"]]
     results.notes += made["notes"]
     results.exported |= made["exported"]

@@ -14,6 +14,9 @@ from rlhf_lightning.errors import UserError
 
 SCHEMA = 1
 STATUSES = ("running", "interrupted", "failed", "pruned", "finished")
+DONE = ("finished", "pruned")
+"""Those of a run that has nothing left to do."""
+
 DIRECTIONS = ("max", "min", None)
 COLUMN_GROUPS = ("task", "reward", "guardrails")
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.instantiate import plain
-from rlhf_lightning.report.results import RunResults, write_atomic
+from rlhf_lightning.report.results import DONE, RunResults, write_atomic
 from rlhf_lightning.report.secrets import hide_paths
-from rlhf_lightning.state import State, flat, own_options, row_files, same_command
+from rlhf_lightning.state import State, flat, newest, own_options, read_record, row_files, same_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +24,6 @@ REFUSED = "refused.txt"
 """Names of finished jobs that were refused when their sweep was gone on with."""
 
 SCHEMA = 1
-DONE = ("finished", "pruned")
 LONGEST_NAME = 120
 """Characters of a job's folder name; file systems take 255 bytes."""
 
@@ -54,16 +52,7 @@ def read_sweep(folder: Path) -> dict[str, list[str]] | None:
     Raises:
         UserError: for a file that can't be read, or of another version.
     """
-    path = folder / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}. Start the sweep anew, in another folder.") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{path} is of another version of rlhf-lightning. Start the sweep anew, in another folder.")
-    return {"overrides": content["overrides"], "hydra": content["hydra"]}
+    return read_record(folder / FILE, SCHEMA, "sweep")
 
 
 def find_sweep(parent: Path, overrides: Sequence[str], hydra: Sequence[str] = ()) -> Path | None:
@@ -71,16 +60,14 @@ def find_sweep(parent: Path, overrides: Sequence[str], hydra: Sequence[str] = ()
 
     Of Hydra's own options those count that say what is swept over.
     """
-    for path in sorted(parent.glob(f"*/{FILE}"), reverse=True):
-        try:
-            content = read_sweep(path.parent)
-        except UserError:  # of another version: not ours to go on with
-            continue
-        if content is None or same_command(content["overrides"]) != same_command(overrides):
-            continue
-        if _searched(content["hydra"]) == _searched(hydra):
-            return path.parent
-    return None
+
+    def same(folder: Path) -> bool:
+        began = read_sweep(folder)
+        if began is None or same_command(began["overrides"]) != same_command(overrides):
+            return False
+        return _searched(began["hydra"]) == _searched(hydra)
+
+    return newest(parent, FILE, same)
 
 
 def _searched(hydra: Sequence[str]) -> list[str]:
@@ -95,10 +82,11 @@ def job_name(swept: Sequence[str]) -> str:
     >>> job_name(["ppo.kl_coef=0.02", "stages=[sft,ppo]"]), job_name(["rewards.chrf.weight=-1"])
     ('ppo.kl_coef-0.02_stages-sft-ppo', 'rewards.chrf.weight--1')
     """
-    options = [re.sub(r"[\[\]]", "", hide_paths(option.lstrip("+~"))) for option in swept]
+    shown = hide_paths(list(swept))
+    options = [re.sub(r"[\[\]]", "", option.lstrip("+~")) for option in shown]
     name = "_".join(re.sub(r"[^\w.-]", "-", option, flags=re.ASCII) for option in options)
     told_whole = all(re.fullmatch(r"[\w.,=-]*", option, flags=re.ASCII) for option in options)
-    if told_whole and hide_paths(list(swept)) == list(swept) and len(name) <= LONGEST_NAME:
+    if told_whole and shown == list(swept) and len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256("\n".join(swept).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name[: LONGEST_NAME - 9]}_{digest}"
