@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lightning as L
@@ -218,14 +220,24 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("CI", raising=False)
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        train(tmp_path, None, max_epochs=2)
-        terminal.flush()
-        written = os.read(ours, 65536).decode()
-    os.close(ours)
+    # Read while it is written: a terminal holds a few kilobytes, and one read gives what has come so far.
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(read_to_the_end, ours)
+        with os.fdopen(theirs, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            train(tmp_path, None, max_epochs=2)
+        written = reading.result(timeout=60)
     assert "\x1b[" in written
     assert "6/6 batches, epoch 2/2, loss 0.123" in written
+
+
+def read_to_the_end(terminal: int) -> str:
+    """What was written to the other end of ``terminal`` until that was closed (which Linux tells by an error)."""
+    written = b""
+    with os.fdopen(terminal, "rb", buffering=0) as ours, contextlib.suppress(OSError):
+        while part := ours.read(65536):
+            written += part
+    return written.decode()
 
 
 def test_what_counts_as_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
