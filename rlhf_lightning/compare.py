@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_lightning.comparison.rows import Rows, make_rows
-from rlhf_lightning.comparison.table import csv_text, scale_note, screen_table, table_fields
+from rlhf_lightning.comparison.table import csv_text, screen_table, table_fields, table_notes
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.report.runs import Run, find_runs
@@ -120,7 +120,7 @@ def _print(console: Console, rows: Rows, fields: Sequence, tests: Tests | None) 
 
     if rows.rows:
         show(console, screen_table(fields, console.width))
-    if note := scale_note(fields):
+    for note in table_notes(rows, fields):
         show(console, Text(note, "dim"))
     if tests is not None:
         for line in findings(rows, tests):

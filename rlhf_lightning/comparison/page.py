@@ -16,7 +16,7 @@ from rlhf_lightning.comparison.importance import FEWEST_RUNS, importances
 from rlhf_lightning.comparison.pictures import ALL_LABELLED, Panel, curve_panels, frontier, panel_figure, parallel_axes
 from rlhf_lightning.comparison.rows import Row, Rows
 from rlhf_lightning.comparison.significance import Difference, Tests
-from rlhf_lightning.comparison.table import ARROWS, Field, csv_text, objectives, scale_note, short
+from rlhf_lightning.comparison.table import ARROWS, Field, csv_text, objectives, short, table_notes
 from rlhf_lightning.comparison.words import change_text, findings, left_out_lines, method, p_text
 from rlhf_lightning.report.page import html_text, key, page
 from rlhf_lightning.report.results import Sample
@@ -156,7 +156,7 @@ def _table_section(rows: Rows, fields: Sequence[Field], tests: Tests | None) -> 
     if len(settings) > 1:  # one is the row's name
         table = _table(rows, settings, None, "settings")
         folded = f"<details><summary>Settings that differ</summary>{table}</details>"
-    note = scale_note(fields)
+    notes = " ".join(table_notes(rows, fields))
     stars = "" if tests is None else " Below it the change against the baseline, * where it is certain."
     several = any(len(row.runs) > 1 for row in rows.rows)
     spread = " ± is the standard deviation over the runs of a row." if several else ""
@@ -166,7 +166,7 @@ def _table_section(rows: Rows, fields: Sequence[Field], tests: Tests | None) -> 
     )
     return (
         f"<h2>Results of the final policies</h2>{results}"
-        f'<p class="dim">Bold: the best.{spread}{stars} {html_text(note)}</p>{folded}'
+        f'<p class="dim">Bold: the best.{spread}{stars} {html_text(notes)}</p>{folded}'
         f'<div class="buttons needs-script" hidden>{buttons}</div>'
     )
 

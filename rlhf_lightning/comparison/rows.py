@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.runs import Run, differing_settings, natural, setting, setting_names
+from rlhf_lightning.report.summary import brief
 
 NAME_LIMIT = 70
 """Characters of a row's settings that still make a name."""
@@ -43,6 +44,12 @@ class Row:
         """The seeds of its runs."""
         return [run.results.seed for run in self.runs]
 
+    @property
+    def said(self) -> set[str]:
+        """Its settings as ``KEY=VALUE``, by each of their names, with all digits and with few."""
+        ways = [(key, {value, brief(value)}) for full, value in self.settings.items() for key in _ends(full)]
+        return {f"{key}={value}" for key, values in ways for value in values}
+
     def direction(self, metric: str) -> str | None:
         """Which way of a metric is better: ``max``, ``min`` or None."""
         return self.runs[0].results.directions.get(metric)
@@ -67,6 +74,12 @@ class Rows:
     labels: dict[str, Run]
     """All runs, by the part of their path that tells them apart."""
 
+    @property
+    def mixed(self) -> list[str]:
+        """Settings beside the seed that are not the same in all runs of a row."""
+        found = dict.fromkeys(key for row in self.rows for key in differing_settings(row.runs))
+        return [key for key in found if key != "seed"]
+
     def label(self, run: Run) -> str:
         """A run's short name."""
         return next(label for label, other in self.labels.items() if other is run)
@@ -86,9 +99,7 @@ class Rows:
         found = [
             i
             for i, row in enumerate(self.rows)
-            if given == row.name
-            or any(self.label(run) == given for run in row.runs)
-            or wanted <= {f"{key}={value}" for full, value in row.settings.items() for key in _ends(full)}
+            if given == row.name or any(self.label(run) == given for run in row.runs) or wanted <= row.said
         ]
         if len(found) != 1:
             said = "are several rows" if found else "is no row"
@@ -130,15 +141,16 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
         telling = _telling({key: [row_value(run, key) for run in finished] for key in keys})
         keys = [*telling, *(key for key in keys if key not in telling)]
     told_apart = _told_apart(done, keys, group_by, each)
+    shown = brief if len({tuple(map(brief, values)) for values in told_apart}) == len(told_apart) else str
     rows = []
     for values, same in sorted(told_apart.items(), key=lambda item: [natural(value) for value in item[0]]):
         settings = dict(zip(keys, values, strict=False))
-        names = [f"{key}={settings[key]}" for key in telling]
+        names = [f"{key}={shown(settings[key])}" for key in telling]
         name = ", ".join([*names, *values[len(keys) :]])
         first = next(label for label, run in done.items() if run is same[0])
         if each or not name or len(name) > NAME_LIMIT:
             name = first if len(same) == 1 else "all runs" if len(told_apart) == 1 else f"{first} and its like"
-        tag = ", ".join([*(settings[key] for key in telling), *values[len(keys) :]]) if "=" in name else name
+        tag = ", ".join([*(shown(settings[key]) for key in telling), *values[len(keys) :]]) if "=" in name else name
         rows.append(
             Row(name, tag, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
         )

@@ -15,7 +15,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import COLUMN_GROUPS, PolicyResult, RunResults
 from rlhf_lightning.report.runs import Run, first_policy, sft_policy
 from rlhf_lightning.report.screen import table_width
-from rlhf_lightning.report.summary import GROUP_TITLES, best, clean, decimals, number
+from rlhf_lightning.report.summary import GROUP_TITLES, best, brief, clean, decimals, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 RUN_TITLES = ("run", "runs")
 """Of the columns with names of runs."""
+
+MIXED_SHOWN = 6
+"""Settings named of those that differ within a row."""
 
 ARROWS = {"max": " ↑", "min": " ↓"}
 
@@ -65,7 +68,7 @@ def table_fields(rows: Rows, metric: str | None = None, tests: Tests | None = No
     fields = [Field("run", [rows.label(row.runs[0]) for row in rows.rows])] if single or not rows.keys else []
     if not single and not rows.keys:
         fields = [Field("runs", [row.name for row in rows.rows])]
-    settings = [Field(key, [row.settings[key] for row in rows.rows]) for key in rows.keys]
+    settings = [Field(key, [brief(row.settings[key]) for row in rows.rows]) for key in rows.keys]
     if not single:  # before the settings that the names can do without, which leave a narrow screen first
         settings.insert(rows.telling, Field("n", [str(len(row.runs)) for row in rows.rows]))
     fields += settings
@@ -137,14 +140,18 @@ def _numbers(title: str, values: Sequence[Sequence[float]]) -> Field:
     return Field(title, texts, numbers=means, spread=spread)
 
 
-def scale_note(fields: Sequence[Field]) -> str:
-    """What tells a task's metric from the reward of the same name; empty where no name comes twice."""
+def table_notes(rows: Rows, fields: Sequence[Field]) -> list[str]:
+    """What one must know to read the table: what else differs within a row, and what tells a task's metric from the
+    reward of the same name."""
+    mixed = rows.mixed
+    more = f" and {len(mixed) - MIXED_SHOWN} more" if len(mixed) > MIXED_SHOWN else ""
+    notes = [f"Within a row these differ too: {', '.join(mixed[:MIXED_SHOWN])}{more}."] if mixed else []
     names = {field.metric for field in fields}
     twice = [name for name in names if f"reward/{name}" in names]
     told = [
         f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice
     ]
-    return f"{'; '.join(sorted(told))}, each on its own scale." if told else ""
+    return [*notes, *([f"{'; '.join(sorted(told))}, each on its own scale."] if told else [])]
 
 
 def screen_table(fields: Sequence[Field], width: int) -> Table:

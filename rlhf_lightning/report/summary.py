@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,10 @@ def clean(text: object) -> str:
     return kept.encode("utf-8", "replace").decode("utf-8")
 
 
+TINY = 5
+"""Decimals beyond which one counts zeros, and reads better a number as a computer writes it."""
+
+
 def decimals(values: Sequence[float]) -> int:
     """How many decimals suit a column: three for shares, fewer for larger numbers, more for tiny ones."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
@@ -108,7 +113,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: float | None, places: int, *, sign: bool = False) -> str:
-    """A number at fixed decimals, of three digits from a million on; ``-`` where there is none.
+    """A number at fixed decimals, of three digits from a million on and in tiny columns; ``-`` where there is none.
 
     With ``sign``: ``+0.12``, and 0 without one.
     """
@@ -116,10 +121,21 @@ def number(value: float | None, places: int, *, sign: bool = False) -> str:
         return "-"
     if not math.isfinite(value):
         return str(value)
-    if abs(value) >= 1e6:
-        return f"{value:+.3g}" if sign else f"{value:.3g}"
-    text = f"{value:+.{places}f}" if sign else f"{value:.{places}f}"
+    form = ".3g" if abs(value) >= 1e6 or places > TINY else f".{places}f"
+    text = format(value, f"+{form}" if sign else form)
     return text.lstrip("+-") if float(text) == 0 else text
+
+
+_DRAWN = re.compile(r"(?<![\w.])\d+\.\d{8,}(e-?\d+)?(?![\w.])")
+
+
+def brief(setting: str) -> str:
+    """A setting's text, in which numbers that were drawn have four digits, and not all that a computer's have.
+
+    >>> brief("0.00034512345678901234"), brief("0.02"), brief("[0.12345678901234,v1.123456789012]")
+    ('0.0003451', '0.02', '[0.1235,v1.123456789012]')
+    """
+    return _DRAWN.sub(lambda number: f"{float(number[0]):.4g}", setting)
 
 
 def best(values: Sequence[float | None], direction: str | None) -> set[int]:

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from rlhf_lightning.hydra_support.instantiate import plain
 from rlhf_lightning.report.results import DONE, RunResults, write_atomic
 from rlhf_lightning.report.secrets import hide_paths
+from rlhf_lightning.report.summary import brief
 from rlhf_lightning.state import State, flat, newest, own_options, read_record, row_files, same_command
 
 if TYPE_CHECKING:
@@ -77,12 +78,15 @@ def _searched(hydra: Sequence[str]) -> list[str]:
 def job_name(swept: Sequence[str]) -> str:
     """A folder name made of options, of characters that no shell and no option of Hydra's needs quotes for.
 
-    Where that would give two options one name, or one too long, a few digits of their hash are added.
+    Where that would give two options one name, or one too long, a few digits of their hash are added. Of numbers that
+    were drawn, with all the digits that a computer's have, four are shown.
 
     >>> job_name(["ppo.kl_coef=0.02", "stages=[sft,ppo]"]), job_name(["rewards.chrf.weight=-1"])
     ('ppo.kl_coef-0.02_stages-sft-ppo', 'rewards.chrf.weight--1')
+    >>> job_name(["ppo.lr=0.00034512345678901234"])
+    'ppo.lr-0.0003451_e0865d17'
     """
-    shown = hide_paths(list(swept))
+    shown = [brief(option) for option in hide_paths(list(swept))]
     options = [re.sub(r"[\[\]]", "", option.lstrip("+~")) for option in shown]
     name = "_".join(re.sub(r"[^\w.-]", "-", option, flags=re.ASCII) for option in options)
     told_whole = all(re.fullmatch(r"[\w.,=-]*", option, flags=re.ASCII) for option in options)
@@ -112,11 +116,12 @@ def job_folder(sweep: Path, num: int, overrides: Sequence[str], resume: Any) -> 
 
 
 def _fixed(overrides: Sequence[str]) -> set[str]:
-    """The options of a sweep's command that all its jobs have in common."""
+    """The options of a sweep's command that all its jobs have in common; of two of the same option the later counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.get_key_element() for override in parsed if not override.is_sweep_override()}
+    last = {override.get_key_element(): override for override in parsed}
+    return {key for key, override in last.items() if not override.is_sweep_override()}
 
 
 def jobs(sweep: Path) -> list[tuple[str, RunResults]]:

@@ -1,58 +1,22 @@
-"""What all launchers of a sweep's jobs have in common: a look at the jobs before one is started."""
+"""Our launchers of a sweep's jobs, and how many jobs and cores there are at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
-
-from rlhf_lightning.errors import UserError
 
 PACKAGE = "hydra_plugins.rlhf_lightning"
 """What configs call our plugins' package: Hydra takes plugins from below ``hydra_plugins`` alone."""
 
 MODULES = {
-    "JoblibLauncher": "with_joblib",
     "LocalLauncher": "with_submitit",
     "SlurmLauncher": "with_submitit",
-    "RayLauncher": "with_ray",
 }
 """Launcher to the module that holds it; it can be imported where its plugin is installed."""
-
-
-class OneDevice(Launcher):
-    """For launchers whose jobs are one process each."""
-
-    hydra_context: HydraContext | None
-    config: DictConfig | None
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Start the jobs.
-
-        Raises:
-            UserError: if one of them asks for several devices.
-        """
-        from rlhf_lightning.pipeline.options import processes
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        for overrides in job_overrides:
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            number = processes(OmegaConf.to_container(composed.trainer))  # type: ignore[arg-type]
-            if number > 1:
-                chosen = self.config.hydra.runtime.choices.launcher
-                raise UserError(
-                    f"launcher={chosen} gives each job of a sweep one device, and trainer.devices asks for {number}: "
-                    "leave launcher out (one job after the other, each with its own processes), or use launcher=slurm"
-                )
-        return super().launch(job_overrides, initial_job_idx)  # type: ignore[safe-super]
 
 
 def jobs_at_once(launcher: Mapping[str, Any]) -> int:

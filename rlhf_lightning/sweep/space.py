@@ -32,6 +32,17 @@ class Space:
         """A job's overrides, with these values of the searched options."""
         return [*self.fixed.values(), *(f"{name}={words(values[name])}" for name in self.searched)]
 
+    def ends(self) -> list[list[str]]:
+        """Jobs with one searched option each: at its least and at its greatest value, or at each of its choices."""
+        from optuna.distributions import CategoricalDistribution
+
+        found = []
+        for name, distribution in self.searched.items():
+            chosen = isinstance(distribution, CategoricalDistribution)
+            values = distribution.choices if chosen else (distribution.low, distribution.high)  # type: ignore[attr-defined]
+            found += [[*self.fixed.values(), f"{name}={words(value)}"] for value in dict.fromkeys(values)]
+        return found
+
     def describe(self) -> dict[str, str]:
         """The searched options in words, to be compared with those of another sweep."""
         return {name: repr(distribution) for name, distribution in self.searched.items()}

@@ -12,9 +12,10 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.sweep.checks import check_job, composed, mistakes, told
 from rlhf_lightning.sweep.launching import PACKAGE, jobs_at_once, register_launchers
 
 if TYPE_CHECKING:
@@ -121,17 +122,18 @@ class OptunaSweeper(Sweeper):
         return returns
 
     def _directions(self, space: Space) -> dict[str, Direction]:
-        """The objectives and which way is better, after a look at whether the jobs' options make a run."""
-        from rlhf_lightning.hydra_support import plain
+        """The objectives and which way is better, after a look at whether the jobs' options make a run: those that are
+        fixed, and with them the ends of each searched option."""
         from rlhf_lightning.pipeline.objectives import directions_of
-        from rlhf_lightning.pipeline.options import check_options
 
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(space.fixed.values()))  # type: ignore
-        with open_dict(composed):
-            del composed["hydra"]
-        cfg = plain(composed)
-        check_options(cfg)
-        return directions_of(cfg, self.objectives)
+        loader = self.hydra_context.config_loader  # type: ignore[union-attr]
+        cfg = composed(loader, self.config, list(space.fixed.values()))  # type: ignore[arg-type]
+        check_job(cfg, self.config.hydra)  # type: ignore[union-attr]
+        directions = directions_of(cfg, self.objectives)
+        ends = space.ends()
+        if found := mistakes(loader, self.config, ends):  # type: ignore[arg-type]
+            raise UserError(f"{told(ends, found)}\nNone was started.")
+        return directions
 
     def _run(
         self, study: Study, storage: str, space: Space, directions: Mapping[str, Direction], at_once: int
@@ -150,7 +152,6 @@ class OptunaSweeper(Sweeper):
                 [*space.overrides(values), *self._address(storage, study.study_name, number, directions)]
                 for number, values in zip(numbers, params, strict=True)
             ]
-            self.validate_batch_is_legal(jobs)
             done = list(self.launcher.launch(jobs, initial_job_idx=numbers[0]))
             returns += done
             folders = [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in done]  # type: ignore[union-attr]
@@ -175,10 +176,15 @@ class OptunaSweeper(Sweeper):
 
 
 def register_plugins() -> None:
-    """Make the sweeper and the launchers known to Hydra under the names that it asks of plugins.
+    """Make the sweepers and the launchers known to Hydra under the names that it asks of plugins.
 
     A package below ``hydra_plugins`` would be found in a wheel, but not in an editable install: Hydra looks through
-    folders, and there is none of that name then.
+    folders, and there is none of that name then. Its own sweeper is replaced under its own name, since the presets
+    could not choose Optuna's if the primary config chose one.
     """
-    Plugins.instance().class_name_to_class[f"{PACKAGE}.OptunaSweeper"] = OptunaSweeper
+    plugins = Plugins.instance()  # it loads Hydra's own plugins anew: classes imported before would be others
+    from rlhf_lightning.sweep.grid import GridSweeper
+
+    plugins.class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = GridSweeper
+    plugins.class_name_to_class[f"{PACKAGE}.OptunaSweeper"] = OptunaSweeper
     register_launchers()

@@ -8,6 +8,7 @@ import pytest
 from helpers.run_folders import write_run
 
 from rlhf_lightning.comparison.rows import Rows, make_rows, why_left_out
+from rlhf_lightning.comparison.table import csv_text, table_fields, table_notes
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report import PolicyResult, RunResults
 from rlhf_lightning.report.curves import Curve
@@ -47,6 +48,28 @@ def test_groups_by_several_settings(sweep: Path) -> None:
     assert len(rows.rows) == 5
     assert rows.rows[0].name == "ppo.kl_coef=2e-05, seed=0"
     assert len(make_rows(find_runs([sweep]), group_by="seed").rows) == 3
+
+
+def test_what_else_differs_within_a_row_is_told(sweep: Path) -> None:
+    rows = make_rows(find_runs([sweep]))
+    assert rows.mixed == []
+    assert table_notes(rows, table_fields(rows)) == []
+    by_seed = make_rows(find_runs([sweep]), group_by="seed")
+    assert by_seed.mixed == ["ppo.kl_coef"]
+    assert table_notes(by_seed, table_fields(by_seed)) == ["Within a row these differ too: ppo.kl_coef."]
+
+
+def test_drawn_numbers_are_shown_short(tmp_path: Path) -> None:
+    for i, kl_coef in enumerate(["0.0123456789012345", "0.0987654321098765"]):
+        write_run(tmp_path / str(i), kl_coef)
+    rows = make_rows(find_runs([tmp_path]))
+    assert [row.name for row in rows.rows] == ["ppo.kl_coef=0.01235", "ppo.kl_coef=0.09877"]
+    assert next(f for f in table_fields(rows) if f.title == "ppo.kl_coef").texts == ["0.01235", "0.09877"]
+    assert rows.find("kl_coef=0.09877") == rows.find("kl_coef=0.0987654321098765") == 1
+    assert "0.0987654321098765" in csv_text(rows), "unrounded"
+    write_run(tmp_path / "2", "0.0123456789012999")
+    names = [row.name for row in make_rows(find_runs([tmp_path])).rows]
+    assert names[0] == "ppo.kl_coef=0.0123456789012345", "four digits would not tell it from the next"
 
 
 def test_other_tasks_and_other_stages_are_never_in_one_row(tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_numbers_suit_their_column(values, texts):
 
 def test_number_signs():
     assert number(0.19, 2, sign=True) == "+0.19"
+    assert number(6.91e-7, decimals([6.91e-7, 0.0])) == "6.91e-07"
+    assert number(0.0, decimals([6.91e-7, 0.0])) == "0"
+    assert number(-6.91e-7, decimals([6.91e-7]), sign=True) == "-6.91e-07"
     assert number(-0.001, 2) == "0.00"
     assert number(-0.001, 2, sign=True) == "0.00"
     assert number(None, 2) == "-"

@@ -60,6 +60,15 @@ def test_a_job_is_named_by_what_differs_between_jobs(tmp_path: Path) -> None:
     job = ["task=qa", "trainer.enable_progress_bar=False", "ppo.kl_coef=0.1", "stages=[sft,ppo]", "resume=True"]
     assert folders.job_folder(sweep, 3, job, resume=False) == "3_ppo.kl_coef-0.1_stages-sft-ppo"
     assert folders.job_folder(sweep, 0, ["task=qa"], resume=False) == "0"
+    twice = make_sweep(tmp_path / "twice", "seed=7", "seed=1,2")
+    assert folders.job_folder(twice, 1, ["seed=2"], resume=False) == "1_seed-2", "the later one counts"
+
+
+def test_drawn_numbers_are_shown_short_and_stay_apart() -> None:
+    names = [folders.job_name([f"a={value!r}"]) for value in (0.12345678901234567, 0.12345678901239999, 1.5e-05, 0.25)]
+    assert [name.partition("_")[0] for name in names] == ["a-0.1235", "a-0.1235", "a-1.5e-05", "a-0.25"]
+    assert len(set(names)) == 4
+    assert folders.job_name(["model.name=v1.123456789012"]) == "model.name-v1.123456789012", "no number"
 
 
 def test_a_resumed_job_has_its_folder_also_under_another_number(tmp_path: Path) -> None:
