@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from rlhf_lightning.hydra_support.asked import answered
 from rlhf_lightning.hydra_support.leftovers import take_away
 from rlhf_lightning.processes import as_a_run_of_its_own, join, leave, started_together
 from rlhf_lightning.sweep import folders, register_plugins
+from rlhf_lightning.sweep.checks import SIDE_BY_SIDE
+from rlhf_lightning.sweep.labels import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +58,9 @@ def run(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
-        return _job(cfg, folder, Path(settings.sweep.dir), overrides)
+        alone = not any(name in str(settings.launcher._target_) for name in SIDE_BY_SIDE)
+        with nullcontext() if alone else labelled(f"[{settings.job.num}] "):
+            return _job(cfg, folder, Path(settings.sweep.dir), overrides, alone)
     # A further process of a sweep's job, or a job that is gone on with by itself.
     sweep = folder.parent if (folder.parent / folders.FILE).exists() else None
     try:
@@ -68,7 +73,7 @@ def run(cfg: DictConfig) -> float | None:
     return None
 
 
-def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> float | None:
+def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str], alone: bool) -> float | None:
     """A job of a sweep. However it ends, the next one begins; its folder says how. Returns nan if it failed."""
     task, seed = str(cfg.task.name), cfg.seed
     done = folders.done_before(folder, cfg) if cfg.resume else None
@@ -76,6 +81,8 @@ def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str]) -> fl
         print(f"{folder.name}: finished before")
         return done.outcome
     folders.begin(folder, task, seed)
+    if not alone:  # else Hydra has just told
+        print(folder.name)
     try:
         with as_a_run_of_its_own(folder, overrides):
             return _pipeline(cfg, folder, sweep, overrides)

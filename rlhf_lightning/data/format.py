@@ -163,7 +163,8 @@ class RowFormat:
         for name in lacking:
             close = difflib.get_close_matches(name, free, n=1, cutoff=0.5)
             if close:
-                hints.append(repr(close[0]))
+                if close[0] not in record.renamed:  # else it is the user's own word, and what it stands for is below
+                    hints.append(repr(close[0]))
                 free.remove(close[0])
             mapping[name] = mapping.pop(close[0], close[0]) if close else "YOUR_COLUMN"
         none = (
@@ -171,8 +172,9 @@ class RowFormat:
         )
         hint = f" Did you mean {', '.join(hints)}?" if hints else ""
         option = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
+        columns = [record.renamed.get(name, name) for name in record.values]
         return UserError(
-            f"{record.place}: there {none}; the columns are {listed(record.values)}.{hint} "
+            f"{record.place}: there {none}; the columns are {listed(columns)}.{hint} "
             f"Map it with data.columns={{{option}}}, or name a headerless file's columns in a list."
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rlhf_lightning.data.files import Record
+from rlhf_lightning.data.files import Record, did_you_mean
 from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
 from rlhf_lightning.data.readers import Columns, Renames, Source, read_records
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
@@ -96,7 +96,8 @@ class _Reader:
     def _unnamed(self, record: Record) -> str:
         """What to add to a row's error: a column that was to be renamed, but which no row so far has had."""
         wrong = sorted(self.renames.unseen - record.values.keys())
-        return f" (data.columns names {', '.join(map(repr, wrong))}: no such column was found)" if wrong else ""
+        like = did_you_mean(wrong[0], record.values) if len(wrong) == 1 else ""
+        return f" (data.columns names {', '.join(map(repr, wrong))}: no such column was found){like}" if wrong else ""
 
 
 def load_task_data(

@@ -279,13 +279,17 @@ def test_predictions_that_can_not_be_written_or_scored(refused, tmp_path: Path) 
 
 def test_one_bad_job_does_not_end_a_sweep(tmp_path: Path) -> None:
     small = [o for o in SMALL if not o.startswith("hydra.")]
-    result = run(tmp_path, "-m", "task=classification", "stages=[pp],[sft]", "hydra.sweep.dir=sweep", *small)
+    rows = [json.dumps({"text": f"text {i}", "label": ("tech", "sports")[i % 2]}) for i in range(40)]
+    (tmp_path / "bad.jsonl").write_text("\n".join([*rows, "{no row"]))
+    (tmp_path / "good.jsonl").write_text("\n".join(rows))
+    options = ["task=classification", "stages=[sft]", "data=files", "data.train=bad.jsonl,good.jsonl"]
+    result = run(tmp_path, "-m", *options, "hydra.sweep.dir=sweep", *small)
     assert result.returncode == 1
-    assert "rlhf-train: 0_stages-pp failed: there is no stage 'pp'" in result.stderr
-    assert "1 of 2 jobs failed: 0_stages-pp." in result.stderr
+    assert "rlhf-train: 0_data.train-bad.jsonl failed: bad.jsonl, line 41: " in result.stderr
+    assert "1 of 2 jobs failed: 0_data.train-bad.jsonl." in result.stderr
     assert "Traceback" not in result.stderr
-    assert metrics(tmp_path / "sweep" / "0_stages-pp")["status"] == "failed"
-    assert metrics(tmp_path / "sweep" / "1_stages-sft")["status"] == "finished"
+    assert metrics(tmp_path / "sweep" / "0_data.train-bad.jsonl")["status"] == "failed"
+    assert metrics(tmp_path / "sweep" / "1_data.train-good.jsonl")["status"] == "finished"
 
 
 @pytest.mark.parametrize("option", ["hydra.run.dir=blocked/run", "hydra.run.dir=blocked"])

@@ -32,7 +32,8 @@ def test_joblib(tmp_path: Path) -> None:
         "    return [float(os.environ['OMP_NUM_THREADS'])] * len(prompts)\n"
     )
     options = [*SHORT, "stages=[sft]", "data.gold=mine.judge", "seed=1,2", "hydra.launcher.n_jobs=2"]
-    ok(run(tmp_path, "-m", "launcher=joblib", *options))
+    said = ok(run(tmp_path, "-m", "launcher=joblib", *options)).stdout
+    assert [f"\n[{job}] Run folder: " in said for job in (0, 1)] == [True, True]
     made = jobs(tmp_path)
     assert [job["seed"] for job in made.values()] == [1, 2]
     assert [job["status"] for job in made.values()] == ["finished", "finished"]

@@ -259,6 +259,8 @@ def test_sources_error_names_the_rename_that_found_nothing(write):
     path = write("t.jsonl", [{"en": "s", "zh": "r"}])
     with pytest.raises(UserError, match=r"no column 'source'.*data\.columns names 'eng': no such column was found"):
         load_task_data(FORMAT, train=path, columns={"source": "eng", "reference": "zh"})
+    with pytest.raises(UserError, match=r"are en, zh\. Map it with data\.columns={reference: zh, source: en}"):
+        load_task_data(FORMAT, train=path, columns={"sorce": "en", "reference": "zh"})
 
 
 def test_read_prompts_without_references(write):
