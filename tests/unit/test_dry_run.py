@@ -15,7 +15,8 @@ from torch import nn
 
 from rlhf_lightning.data.rows import PreferenceRow, Prompt
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.pipeline.dry_run import Cost, Lengths, as_seen, costs_table, kept, length, rows_table, state_share
+from rlhf_lightning.pipeline.costs import Cost, kept, length, state_share
+from rlhf_lightning.pipeline.dry_run import Lengths, as_seen, costs_table, rows_table
 
 
 def test_what_a_layer_keeps_for_the_backward_pass() -> None:

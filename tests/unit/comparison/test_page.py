@@ -12,8 +12,9 @@ from helpers.run_folders import HELD_OUT, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_lightning.comparison import page
-from rlhf_lightning.comparison.page import comparison_page, marked_words, safe_json
+from rlhf_lightning.comparison import page, page_data
+from rlhf_lightning.comparison.page import comparison_page, marked_words
+from rlhf_lightning.comparison.page_data import safe_json
 from rlhf_lightning.comparison.rows import make_rows
 from rlhf_lightning.comparison.significance import compare_rows
 from rlhf_lightning.comparison.table import table_fields
@@ -90,11 +91,11 @@ def test_it_has_all_parts_and_its_policy_lets_its_script_run_alone(sweep: Path) 
 
 
 def test_it_holds_as_many_answers_as_fit(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MOST_ANSWERS", 25)
+    monkeypatch.setattr(page_data, "MOST_ANSWERS", 25)
     text = made(sweep)
     assert len(data_of(text)["sets"][0]) == 25
     assert "The page holds the first 25 of 60 held-out rows; all are in samples.jsonl." in text
-    monkeypatch.setattr(page, "MOST_TEXT", 4000)
+    monkeypatch.setattr(page_data, "MOST_TEXT", 4000)
     assert 1 <= len(data_of(made(sweep))["sets"][0]) < 25
 
 
