@@ -83,9 +83,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_output(path: str | None, option: str) -> None:
+    """Refuse a file that can't be written, before anything is computed for it."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UserError(f"{option} {path} is a folder: give the name of a file")
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+
+
 def _compare(runs: Sequence[Run], options: argparse.Namespace) -> int:
     from rlhf_lightning.report.screen import standard_output
 
+    _check_output(options.csv, "--csv")
+    _check_output(options.html, "--html")
     rows = make_rows(runs, options.group_by, options.each)
     fields = table_fields(rows, options.metric)  # before any test: it refuses what there is not
     baseline = rows.find(options.baseline) if rows.rows else 0

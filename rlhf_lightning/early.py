@@ -66,6 +66,9 @@ AT_LEAST: dict[str, int] = dict.fromkeys(
     (
         "task.max_prompt_tokens",
         "task.max_completion_tokens",
+        "model.tiny.hidden",
+        "model.tiny.layers",
+        "model.tiny.heads",
         "sft.loader.batch_size",
         "sft.loader.eval_batch_size",
         "reward.loader.batch_size",

@@ -106,10 +106,11 @@ def _pipeline(cfg: DictConfig, directory: Path, sweep: Path | None, overrides: l
     from rlhf_lightning.pipeline import run_pipeline
 
     _quieten()
-    found = run_pipeline(cfg, directory, sweep, overrides)
-    if cfg.dry_run:
-        take_away(directory)
-    return found
+    try:
+        return run_pipeline(cfg, directory, sweep, overrides)
+    finally:
+        if cfg.dry_run:  # also where nobody reads it to its end
+            take_away(directory)
 
 
 def _quieten() -> None:

@@ -264,7 +264,7 @@ def _unexplained(runs: Sequence[Run], metric: str) -> str:
     """Why nothing is said of what explains a metric."""
     values = [value for run in runs if (value := run.value(metric)) is not None and math.isfinite(value)]
     if len(values) < FEWEST_RUNS:
-        return f"What explains {plain_words(metric)} is told from {FEWEST_RUNS} runs on that have it."
+        return f"What explains {plain_words(metric)} can be told once {FEWEST_RUNS} runs have it."
     if len(set(values)) == 1:
         return f"{plain_words(metric)} is the same in all runs: there is nothing to explain."
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class Rows:
     """Runs that did not finish, or measured no policy, by their labels: they take no part."""
     labels: dict[str, Run]
     """All runs, by the part of their path that tells them apart."""
+    shown: Callable[[str], str] = str
+    """A setting's value as it is shown: short, where rows are told apart that way."""
 
     @property
     def mixed(self) -> list[str]:
@@ -155,7 +157,7 @@ def make_rows(runs: Sequence[Run], group_by: str | None = None, each: bool = Fal
             Row(name, tag, settings, sorted(same, key=lambda run: (run.results.seed is None, run.results.seed or 0)))
         )
     left_out = {label: run for label, run in labels.items() if label not in done}
-    return Rows(keys, len(telling), rows, left_out, labels)
+    return Rows(keys, len(telling), rows, left_out, labels, shown)
 
 
 def _telling(columns: dict[str, list[str]]) -> list[str]:

@@ -15,6 +15,9 @@ from rlhf_lightning.report.runs import Run
 from rlhf_lightning.report.summary import improves
 from rlhf_lightning.report.winrate import WinRate, win_rate
 
+T_DRAWS = 10
+"""Draws of the error over seeds for each resample of the rows; its tails are long."""
+
 DRAWS = 2000
 """Resamples of the held-out rows."""
 
@@ -96,7 +99,7 @@ class Sampled(NamedTuple):
     rows: int
 
 
-def difference(baseline: Sampled, other: Sampled, direction: str | None, seed: int = 0) -> Difference:
+def difference(baseline: Sampled, other: Sampled, direction: str | None) -> Difference:
     """A paired test of the means over runs, not yet corrected for other tests.
 
     The error that the choice of held-out rows makes is that of a paired bootstrap (Koehn 2004; sacrebleu), times
@@ -112,7 +115,6 @@ def difference(baseline: Sampled, other: Sampled, direction: str | None, seed: i
     Args:
         baseline, other: the two sides, resampled alike.
         direction: which way is better: ``max``, ``min`` or None.
-        seed: of the draws of Student's t.
     """
     change = float(other.values.mean() - baseline.values.mean())
     rows = min(baseline.rows, other.rows)
@@ -122,7 +124,10 @@ def difference(baseline: Sampled, other: Sampled, direction: str | None, seed: i
     of_rows = float(error.std())
     spread, free = _seed_error(baseline, other)
     if free:
-        error = error + spread * np.random.default_rng(seed).standard_t(free, len(error))
+        # The same draws for all rows, each with both signs: what is found depends on the two sides alone, and mirrored
+        # sides give the mirrored interval.
+        drawn_t = spread * np.random.default_rng(0).standard_t(free, (T_DRAWS, len(error)))
+        error = np.concatenate([error + drawn_t, error - drawn_t]).ravel()
     slack = 1e-9 * max(1.0, abs(change))  # equal but for rounding counts as equal
     further = int((np.abs(error) >= abs(change) - slack).sum())
     p = (1 + further) / (1 + len(error))
@@ -276,7 +281,7 @@ def compare_rows(
         measured = [name for name in _measured(row) if name in _measured(other)]
         measured = [name for name in measured if wanted is None or name in wanted]
         names = [name for name in measured if name in a and name in b and name not in refused]
-        found[i] = {name: difference(a[name], b[name], row.direction(name), seed=i) for name in names}
+        found[i] = {name: difference(a[name], b[name], row.direction(name)) for name in names}
         tests.unknown[i] = [name for name in measured if name not in names]
         tests.wins[i] = win_rates(other, row, [name for name in _rewards(row) if name not in refused])
     tests.differences = correct(found, lambda i: rows[i].objective)

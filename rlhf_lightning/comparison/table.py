@@ -15,7 +15,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import COLUMN_GROUPS, PolicyResult, RunResults
 from rlhf_lightning.report.runs import Run, first_policy, sft_policy
 from rlhf_lightning.report.screen import table_width
-from rlhf_lightning.report.summary import GROUP_TITLES, best, brief, clean, decimals, number
+from rlhf_lightning.report.summary import GROUP_TITLES, best, clean, decimals, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def table_fields(rows: Rows, metric: str | None = None, tests: Tests | None = No
     fields = [Field("run", [rows.label(row.runs[0]) for row in rows.rows])] if single or not rows.keys else []
     if not single and not rows.keys:
         fields = [Field("runs", [row.name for row in rows.rows])]
-    settings = [Field(key, [brief(row.settings[key]) for row in rows.rows]) for key in rows.keys]
+    settings = [Field(key, [rows.shown(row.settings[key]) for row in rows.rows]) for key in rows.keys]
     if not single:  # before the settings that the names can do without, which leave a narrow screen first
         settings.insert(rows.telling, Field("n", [str(len(row.runs)) for row in rows.rows]))
     fields += settings
@@ -89,7 +89,7 @@ def objectives(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.results.objective for run in runs if run.results.objective))
 
 
-OTHERS: dict[str, Callable[[RunResults], PolicyResult | None]] = {"first": first_policy, "sft": sft_policy}
+OTHERS: dict[str, Callable[[RunResults], PolicyResult | None]] = {"start": first_policy, "sft": sft_policy}
 """The policies that gains are told over."""
 
 
@@ -146,6 +146,11 @@ def table_notes(rows: Rows, fields: Sequence[Field]) -> list[str]:
     mixed = rows.mixed
     more = f" and {len(mixed) - MIXED_SHOWN} more" if len(mixed) > MIXED_SHOWN else ""
     notes = [f"Within a row these differ too: {', '.join(mixed[:MIXED_SHOWN])}{more}."] if mixed else []
+    others = [key for key in rows.keys[rows.telling :] if key not in ("task", "stages")]
+    if others and rows.telling:
+        more = f" and {len(others) - MIXED_SHOWN} more" if len(others) > MIXED_SHOWN else ""
+        named = f"{', '.join(others[:MIXED_SHOWN])}{more}"
+        notes.append(f"Rows that differ in {', '.join(rows.keys[: rows.telling])} also differ in {named}.")
     names = {field.metric for field in fields}
     twice = [name for name in names if f"reward/{name}" in names]
     told = [

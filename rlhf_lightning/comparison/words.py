@@ -39,9 +39,10 @@ def sentence(row: Row, tests: Mapping[str, Difference], unknown: Sequence[str] =
     """
     if not tests:
         return f"{clean(row.name)}: none of its metrics can be tested."
+    lead = row.objective if row.objective in tests else next(iter(tests))
     found = {verdict: [n for n, t in tests.items() if t.verdict == verdict] for verdict in ("better", "worse", "moved")}
     for names in found.values():
-        names.sort(key=lambda name: (name != row.objective, tests[name].corrected))
+        names.sort(key=lambda name: (name != lead, tests[name].corrected))
     said = [_phrase({name: tests[name] for name in found["better"]})] if found["better"] else []
     if found["worse"]:
         worse = _phrase({name: tests[name] for name in found["worse"]})
@@ -50,9 +51,9 @@ def sentence(row: Row, tests: Mapping[str, Difference], unknown: Sequence[str] =
         said.append(_phrase({name: tests[name] for name in found["moved"]}) + ", neither better nor worse in itself")
     text = f"{clean(row.name)} {', '.join(said)}." if said else f"{clean(row.name)} changes nothing for certain."
     unsure = [name for name, test in tests.items() if test.verdict == "unsure" and test.change]
-    if row.objective in unsure:
-        text += f" Not certain of {clean(row.objective)}: {change_text(tests[row.objective])}."
-    others = [clean(name) for name in unsure if name != row.objective]
+    if lead in unsure:
+        text += f" Not certain of {clean(lead)}: {change_text(tests[lead])}."
+    others = [clean(name) for name in unsure if name != lead]
     text += f" No certain difference in {', '.join(others)}." if others and said else ""
     return text + (f" Not tested: {', '.join(map(clean, unknown))}." if unknown else "")
 

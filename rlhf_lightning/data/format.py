@@ -172,7 +172,7 @@ class RowFormat:
         )
         hint = f" Did you mean {', '.join(hints)}?" if hints else ""
         option = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
-        columns = [record.renamed.get(name, name) for name in record.values]
+        columns = dict.fromkeys(record.renamed.get(name, name) for name in record.values)
         return UserError(
             f"{record.place}: there {none}; the columns are {listed(columns)}.{hint} "
             f"Map it with data.columns={{{option}}}, or name a headerless file's columns in a list."

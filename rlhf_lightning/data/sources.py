@@ -96,7 +96,8 @@ class _Reader:
     def _unnamed(self, record: Record) -> str:
         """What to add to a row's error: a column that was to be renamed, but which no row so far has had."""
         wrong = sorted(self.renames.unseen - record.values.keys())
-        like = did_you_mean(wrong[0], record.values) if len(wrong) == 1 else ""
+        free = record.values.keys() - record.renamed.keys() - set(record.renamed.values())
+        like = did_you_mean(wrong[0], free) if len(wrong) == 1 else ""
         return f" (data.columns names {', '.join(map(repr, wrong))}: no such column was found){like}" if wrong else ""
 
 

@@ -52,12 +52,26 @@ def explain(error: Exception) -> str:
     available = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
     if missing:
         group, _, name = missing[1].rpartition("/")
+        available = available or _options_of(group)  # Hydra lists none where one of several is wrong
         close = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
         hint = f" Did you mean {group}={close[0]}?" if close else ""
         choices = f" There are: {', '.join(available)}." if available else ""
         return f"there is no {group or 'config'} {name!r}.{hint}{choices}"
+    unknown = re.search(r"(Sweeper|Launcher)'.*unexpected keyword argument '([^']+)'", text, re.DOTALL)
+    if unknown:
+        name = f"hydra.{unknown[1].lower()}.{unknown[2]}"
+        return f"there is no option {name!r}.{_nearest_option(name)}"
     cause = error.__cause__
     return first if cause is None or str(cause).strip() in first else f"{first}: {str(cause).strip().splitlines()[0]}"
+
+
+def _options_of(group: str) -> list[str]:
+    """The names of a group's own options."""
+    from importlib.resources import files
+
+    folder = files("rlhf_lightning.conf").joinpath(group)
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
 
 
 def _nearest_option(name: str) -> str:
@@ -66,13 +80,14 @@ def _nearest_option(name: str) -> str:
     from hydra.errors import HydraException
 
     groups = [a for a in sys.argv[1:] if "=" in a and "." not in a.split("=")[0] and not a.startswith(("-", "+"))]
+    of_hydra = name.startswith("hydra.")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("rlhf_lightning.conf", version_base="1.3"):
             try:
-                config = compose("train", overrides=groups)
+                config = compose("train", overrides=groups, return_hydra_config=of_hydra)
             except HydraException:
-                config = compose("train")
+                config = compose("train", return_hydra_config=of_hydra)
             keys = _keys(config)
     except Exception:  # only a hint is lost
         return ""

@@ -23,14 +23,13 @@ class NoteFolders(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look; a folder named by the time is made when its name is asked for, and noted by then."""
-        folder = Path(config.hydra.run.dir)
-        if folder.absolute() not in _made:
-            note(folder)
+        note(Path(config.hydra.run.dir))
 
 
 def note(folder: Path) -> None:
     """Remember that a folder is about to be made, and which of those above it will be."""
-    _made[:] = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
+    if folder.absolute() not in _made:  # else it is there because of us
+        _made[:] = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
 
 
 def take_away(folder: Path) -> None:

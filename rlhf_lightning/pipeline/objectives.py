@@ -55,8 +55,9 @@ def objective_of(cfg: dict[str, Any]) -> str | None:
 def _known(cfg: dict[str, Any]) -> dict[str, Direction | None]:
     """Figure to which way is better, if either is."""
     known: dict[str, Any] = {**GUARDRAILS, "kl": "min"}
+    text = (cfg["task"]["format"].get("labels") or ["a text"])[0]  # metrics of labels take nothing else
     for name, metric in task_metrics(cfg).items():
-        metric.update(["a text"], [["a text"]])
+        metric.update([text], [[text]])
         value = metric.compute()
         way = {True: "max", False: "min", None: None}[metric.higher_is_better]
         known |= dict.fromkeys(value if isinstance(value, dict) else [name], way)

@@ -100,7 +100,9 @@ def taken_or_done(run: Run, step: str, work: Callable[[], None]) -> None:
         run.stop.check()
     if what == "take":
         take(run, step, kept)
-        say(f"{step}: taken from {run.results.reused[step]}, whose options, data and code for it are the same")
+        job = run.results.reused.get(step)
+        taken = f"taken from {job}, whose options, data and code for it are the same"
+        say(f"{step}: {taken if job else 'done before'}")
         return
     before, notes = set(run.answers), len(run.results.notes)
     policies = len(run.results.policies)
@@ -149,7 +151,8 @@ def take(run: Run, step: str, kept: Path) -> None:
 
     made = json.loads((kept / FILE).read_text(encoding="utf-8"))
     results: RunResults = run.results
-    results.reused[step] = made["job"]
+    if made["job"] != run.dir.name:  # else it is its own, from before it was resumed
+        results.reused[step] = made["job"]
     results.policies += [PolicyResult(**policy) for policy in made["policies"]]
     results.notes += made["notes"]
     results.exported |= made["exported"]

@@ -24,7 +24,7 @@ MADE_BY = {
 
 SETTINGS = {
     "model": ("dtype", "lora.r", "lora.alpha"),
-    "trainer": ("precision",),
+    "trainer": ("precision", "limit_train_batches"),
     "sft": ("lr", "trainer.max_epochs", "loader.batch_size", "loader.prompt_loss_weight"),
     "reward": ("lr", "trainer.max_epochs", "loader.batch_size", "normalise"),
     "ppo": (

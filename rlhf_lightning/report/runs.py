@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -128,6 +129,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
             if "metrics.json" in files:
                 below.append(Path(root))
                 subfolders.clear()  # a run holds no runs, but models and checkpoints of any size
+        if not path.exists():
+            beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            close = difflib.get_close_matches(path.name, ["LATEST", *beside], n=1)
+            raise UserError(f"there is no folder {path}" + (f" (did you mean {close[0]!r}?)" if close else ""))
         if not below:
             raise UserError(f"no runs found under {path}: no folder there holds a metrics.json")
         for folder in sorted(below, key=lambda folder: natural(str(folder))):

@@ -132,10 +132,10 @@ _DRAWN = re.compile(r"(?<![\w.])\d+\.\d{8,}(e-?\d+)?(?![\w.])")
 def brief(setting: str) -> str:
     """A setting's text, in which numbers that were drawn have four digits, and not all that a computer's have.
 
-    >>> brief("0.00034512345678901234"), brief("0.02"), brief("[0.12345678901234,v1.123456789012]")
-    ('0.0003451', '0.02', '[0.1235,v1.123456789012]')
+    >>> brief("0.00034512345678901234"), brief("0.02"), brief("[12345.12345678901234,v1.123456789012]")
+    ('0.0003451', '0.02', '[12345,v1.123456789012]')
     """
-    return _DRAWN.sub(lambda number: f"{float(number[0]):.4g}", setting)
+    return _DRAWN.sub(lambda drawn: format(number := float(drawn[0]), ".4g" if number < 1e4 else ".0f"), setting)
 
 
 def best(values: Sequence[float | None], direction: str | None) -> set[int]:
@@ -255,9 +255,15 @@ def cautions(results: RunResults) -> list[str]:
     if objective is None:
         return said
     last = len(results.policies) - 1
-    if improves(objective.change(last) or 0.0, objective.direction) is False:
+    if improves(_seen_change(objective, last), objective.direction) is False:
         for column in result_columns(results):
-            if column.group == "reward" and improves(column.change(last) or 0.0, column.direction):
+            if column.group == "reward" and improves(_seen_change(column, last), column.direction):
                 names = f"{clean(column.name)} rose while {clean(objective.name)} got worse"
                 said.append(f"{names}: the policy may have learnt to exploit it.")
     return said
+
+
+def _seen_change(column: Column, place: int) -> float:
+    """How much a policy changed a figure, 0 where it is not to be seen in the table."""
+    change = column.change(place) or 0.0
+    return change if number(change, column.places) != number(0.0, column.places) else 0.0

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from rlhf_lightning.early import check_early
+from rlhf_lightning.early import check_early, check_form, check_numbers, check_stages
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import plain
 
-SIDE_BY_SIDE = ("joblib", "ray")
-"""Hydra's launchers whose jobs are one process each, by what their classes' paths hold."""
+SIDE_BY_SIDE = ("hydra_joblib_launcher", "hydra_ray_launcher")
+"""Hydra's plugins whose launchers run jobs beside each other on this screen, each as one process."""
+
+ELSEWHERE = ("SlurmLauncher", "hydra_ray_launcher")
+"""Launchers whose jobs may run on machines that have other files than this one."""
 
 SHOWN = 3
 """Mistakes told of at once."""
+
+MOST_TRIED = 16
+"""Combinations of other values with which a value is tried out, before a search may begin that perhaps can't use it."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +51,28 @@ def mistakes(loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[s
         jobs: the options of each.
 
     Raises:
-        Hydra's errors for options that can't be composed.
+        HydraException, OmegaConfBaseException: for options that can't be composed, which end a sweep in any case.
     """
     found = []
     for job in jobs:
-        cfg = composed(loader, config, job)
         try:
-            check_job(cfg, config.hydra)
+            check_job(composed(loader, config, job), config.hydra)
         except UserError as error:
             found.append(Mistake(tuple(job), str(error)))
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # the job itself will fail by it too
+            found.append(Mistake(tuple(job), f"{type(error).__name__}: {error}"))
     return found
 
 
 def composed(loader: ConfigLoader, config: DictConfig, job: Sequence[str]) -> dict[str, Any]:
-    """The config of a job as plain values, Hydra's own apart."""
+    """The config of a job as plain values, Hydra's own apart.
+
+    Raises:
+        UserError: for a value that leads nowhere.
+        HydraException, OmegaConfBaseException: for options that can't be composed.
+    """
     found = loader.load_sweep_config(config, list(job))
     with open_dict(found):
         del found["hydra"]
@@ -72,11 +89,17 @@ def check_job(cfg: dict[str, Any], hydra: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the option and what it may be.
     """
-    check_early(cfg)
+    launcher = str(hydra["launcher"]["_target_"])
+    if any(name in launcher for name in ELSEWHERE):
+        check_form(cfg)
+        check_stages(cfg)
+        check_numbers(cfg)
+    else:
+        check_early(cfg)
     from rlhf_lightning.pipeline.options import check_options, processes
 
     check_options(cfg)
-    number, launcher = processes(cfg["trainer"]), str(hydra["launcher"]["_target_"])
+    number = processes(cfg["trainer"])
     if number > 1 and any(name in launcher for name in SIDE_BY_SIDE):
         chosen = hydra["runtime"]["choices"].get("launcher") or hydra["runtime"]["choices"]["hydra/launcher"]
         raise UserError(
@@ -119,3 +142,34 @@ def told(jobs: Sequence[Sequence[str]], found: Sequence[Mistake]) -> str:
         lines.append(f"\n  {others}{reason}")
     more = f"\n  and {len(first) - SHOWN} more" if len(first) > SHOWN else ""
     return f"{len(found)} of {len(jobs)} jobs of the sweep can't be run:{''.join(lines)}{more}"
+
+
+def refuse_useless(
+    loader: ConfigLoader, config: DictConfig, fixed: Sequence[str], ends: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse a search over values of which one can be used in no job, whatever the others are.
+
+    Args:
+        loader, config: as for `mistakes`.
+        fixed: the options that all jobs have.
+        ends: searched option to its values that are tried out.
+
+    Raises:
+        UserError: naming the value and why it can't be used.
+    """
+    known: dict[tuple[str, ...], list[Mistake]] = {}
+    for option in [value for values in ends.values() for value in values]:
+        tried = list(itertools.islice(_with(option, ends), MOST_TRIED + 1))
+        for job in tried[:MOST_TRIED]:
+            if job not in known:
+                known[job] = mistakes(loader, config, [[*fixed, *job]])
+            if not known[job]:
+                break
+        else:
+            if len(tried) <= MOST_TRIED:
+                raise UserError(f"no job with {option} can be run: {known[tried[0]][0].reason}\nNone was started.")
+
+
+def _with(option: str, ends: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Combinations of values with this one among them."""
+    return itertools.product(*([option] if option in values else values for values in ends.values()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 
 from rlhf_lightning.hydra_support.instantiate import plain
+from rlhf_lightning.hydra_support.leftovers import note, take_away
 from rlhf_lightning.report.results import DONE, RunResults, write_atomic
 from rlhf_lightning.report.secrets import hide_paths
 from rlhf_lightning.report.summary import brief
@@ -38,6 +39,7 @@ class SweepFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the folder with its `sweep.json`; one that is gone on with keeps its own."""
         folder = Path(config.hydra.sweep.dir)
+        note(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / FILE).exists():
             content = {"schema": SCHEMA, "overrides": list(config.hydra.overrides.task)}
@@ -160,6 +162,12 @@ def write_failure(folder: Path, task: str, seed: int, reason: str) -> None:
     results.write(path)
 
 
+def is_done(folder: Path) -> bool:
+    """Whether the job in a folder, if there is one, is finished."""
+    path = folder / "metrics.json"
+    return path.exists() and RunResults.read(path).status in DONE
+
+
 def done_before(folder: Path, config: Any) -> RunResults | None:
     """The results of a job that is finished, had the same options, and files that have not changed; None otherwise."""
     state = State.read(folder)
@@ -172,9 +180,9 @@ def done_before(folder: Path, config: Any) -> RunResults | None:
 
 
 def remove_empty(sweep: Path) -> None:
-    """Remove a sweep's folder in which no job has begun."""
+    """Remove a sweep's folder in which no job has begun, and those above it that were made for it."""
     there = list(sweep.iterdir())
     if all(path.is_file() and path.name.startswith((FILE, "multirun.yaml", "study.journal")) for path in there):
         for path in there:
             path.unlink()
-        sweep.rmdir()
+        take_away(sweep)

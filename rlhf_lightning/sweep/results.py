@@ -66,6 +66,9 @@ def show(study: Study, directions: Mapping[str, Direction], folder: Path) -> Non
         (name,) = directions
         chosen = " ".join(f"{option}={words(value)}" for option, value in front[0].params.items())
         put(console, Text(f"Best {name}: {front[0].value:.4g}, trial {front[0].number}: {chosen}"))
+        as_good = [t.number for t in study.trials if t.values == front[0].values and t.number != front[0].number]
+        if as_good:
+            put(console, Text(f"As good: trial{'s' * (len(as_good) > 1)} {', '.join(map(str, as_good))}"))
     elif front:
         put(console, Text("Pareto front: no trial is better than one of these in every objective"))
         put(console, front_table(front, directions))

@@ -32,15 +32,22 @@ class Space:
         """A job's overrides, with these values of the searched options."""
         return [*self.fixed.values(), *(f"{name}={words(values[name])}" for name in self.searched)]
 
-    def ends(self) -> list[list[str]]:
-        """Jobs with one searched option each: at its least and at its greatest value, or at each of its choices."""
-        from optuna.distributions import CategoricalDistribution
+    def ends(self) -> dict[str, list[str]]:
+        """Each searched option's overrides with its least and its greatest value, or with each of its choices.
 
-        found = []
-        for name, distribution in self.searched.items():
-            chosen = isinstance(distribution, CategoricalDistribution)
-            values = distribution.choices if chosen else (distribution.low, distribution.high)  # type: ignore[attr-defined]
-            found += [[*self.fixed.values(), f"{name}={words(value)}"] for value in dict.fromkeys(values)]
+        The ends of an interval are hardly ever drawn, and needn't be allowed: of it two numbers just within are.
+        """
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        found = {}
+        for name, drawn in self.searched.items():
+            if isinstance(drawn, CategoricalDistribution):
+                values = list(drawn.choices)
+            else:
+                low, high = drawn.low, drawn.high  # type: ignore[attr-defined]
+                within = 1e-6 * (high - low) if isinstance(drawn, FloatDistribution) and drawn.step is None else 0
+                values = [low + within, high - within]
+            found[name] = [f"{name}={words(value)}" for value in dict.fromkeys(values)]
         return found
 
     def describe(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -114,7 +114,7 @@ def open_study(
             study.enqueue_trial(values, skip_if_exists=True)
         study.set_user_attr("about", about)
     _try_again(study, space)
-    study.sampler = _sampler(sampler, seed + len(study.get_trials(deepcopy=False)), at_once)
+    study.sampler = _seed_by_trial(lambda number: _sampler(sampler, seed + number, at_once))
     return study
 
 
@@ -135,8 +135,39 @@ def _said(about: dict[str, Any]) -> str:
     return ", ".join([*named, *(f"{name}: {drawn}" for name, drawn in about["options"].items())])
 
 
+def _seed_by_trial(make: Callable[[int], BaseSampler]) -> BaseSampler:
+    """A sampler that draws a trial's values by the seed of its number: a search that is gone on with draws those that
+    it would have drawn.
+
+    Args:
+        make: a sampler by a trial's number.
+    """
+    from optuna.samplers import BaseSampler
+
+    class ByTrial(BaseSampler):
+        def __init__(self) -> None:
+            self.now = make(0)
+
+        def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+            self.now = make(trial.number)
+            self.now.before_trial(study, trial)
+
+        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Any:
+            return self.now.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> Any:
+            return self.now.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
+            return self.now.sample_independent(study, trial, name, distribution)
+
+        def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
+            make(trial.number).after_trial(study, trial, state, values)
+
+    return ByTrial()
+
+
 def _sampler(name: str, seed: int, at_once: int) -> BaseSampler:
-    """The sampler; its seed has to be another after a resume: the same would give trials that there are already."""
     from optuna import samplers
 
     with warnings.catch_warnings():
@@ -213,7 +244,7 @@ def importances(study: Study) -> dict[str, float]:
 
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     searched = {name for trial in done for name in trial.params}
-    if len(done) < 4 or len(searched) < 2:
+    if len(done) < 4 or len(searched) < 2 or len({trial.values[0] for trial in done}) == 1:
         return {}
     target = None if len(study.directions) == 1 else lambda trial: trial.values[0]
     with warnings.catch_warnings():

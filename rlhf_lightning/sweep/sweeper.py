@@ -15,7 +15,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.sweep.checks import check_job, composed, mistakes, told
+from rlhf_lightning.hydra_support import check_value
+from rlhf_lightning.sweep.checks import composed, refuse_useless
 from rlhf_lightning.sweep.launching import PACKAGE, jobs_at_once, register_launchers
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ class OptunaSweeper(Sweeper):
     ) -> None:
         self.sampler, self.seed, self.n_trials, self.n_jobs = sampler, seed, n_trials, n_jobs
         self.objectives, self.prune, self.storage, self.params = objectives, prune, storage, params or {}
+        for name, value in {"n_trials": n_trials, "n_jobs": n_jobs}.items():
+            check_value(value, int | None, f"hydra.sweeper.{name}")
+            if value is not None and value < 1:
+                raise UserError(f"hydra.sweeper.{name} must be at least 1, not {value}")
+        check_value(seed, int, "hydra.sweeper.seed")
+        if prune is not None:
+            names = ("startup_trials", "warmup_rounds")
+            if not isinstance(prune, Mapping) or set(prune) != set(names):
+                raise UserError(f"hydra.sweeper.prune={prune} must be null or have {' and '.join(names)}")
+            for name in names:
+                check_value(prune[name], int, f"hydra.sweeper.prune.{name}")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives, and make the launcher.
@@ -122,18 +134,14 @@ class OptunaSweeper(Sweeper):
         return returns
 
     def _directions(self, space: Space) -> dict[str, Direction]:
-        """The objectives and which way is better, after a look at whether the jobs' options make a run: those that are
-        fixed, and with them the ends of each searched option."""
+        """The objectives and which way is better, after a look at whether each searched option's values can be used."""
         from rlhf_lightning.pipeline.objectives import directions_of
 
-        loader = self.hydra_context.config_loader  # type: ignore[union-attr]
-        cfg = composed(loader, self.config, list(space.fixed.values()))  # type: ignore[arg-type]
-        check_job(cfg, self.config.hydra)  # type: ignore[union-attr]
-        directions = directions_of(cfg, self.objectives)
-        ends = space.ends()
-        if found := mistakes(loader, self.config, ends):  # type: ignore[arg-type]
-            raise UserError(f"{told(ends, found)}\nNone was started.")
-        return directions
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader, fixed, ends = self.hydra_context.config_loader, list(space.fixed.values()), space.ends()
+        refuse_useless(loader, self.config, fixed, ends)
+        return directions_of(composed(loader, self.config, [*fixed, *(v[0] for v in ends.values())]), self.objectives)
 
     def _run(
         self, study: Study, storage: str, space: Space, directions: Mapping[str, Direction], at_once: int

@@ -129,8 +129,15 @@ def test_the_price_of_the_objective_in_kl(tmp_path: Path) -> None:
         (["sweep=optuna", "hydra.sweeper.sampler=grid"], "a grid needs single values"),
         (["sweep=optuna", "ppo.kl_coef=1", "ppo.lr=1"], "the sweep has nothing to search"),
         (["sweep=optuna", "ppo.kl_coef=tag(log,interval(0,1))"], "ppo.kl_coef can't be drawn from that"),
+        (
+            ["sweep=optuna", "hydra.sweeper.prune=foo"],
+            "hydra.sweeper.prune=foo must be null or have startup_trials and",
+        ),
+        (["sweep=optuna", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1, not 0"),
+        (["sweep=optuna", "hydra.sweeper.n_trial=3"], "Did you mean 'hydra.sweeper.n_trials'?"),
+        (["sweep=optuna", "+hydra.sweeper.n_trial=3"], "Did you mean 'hydra.sweeper.n_trials'?"),
         (["sweep=optuna", "ppo.epochs=x"], "ppo.epochs must be a whole number"),
-        (["sweep=optuna", "ppo.gamma=interval(0.9,1.5)"], "ppo.gamma=1.5: ppo.gamma must be at most 1"),
+        (["sweep=optuna", "ppo.gamma=interval(0.9,1.5)"], "ppo.gamma must be at most 1"),
     ],
 )
 def test_a_sweep_that_can_not_be_is_refused(

@@ -88,18 +88,25 @@ def test_a_sweep_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     result = run(tmp_path, "-m", "task=qa,trivia", *SWEEP[2:])
     assert result.returncode == 2
     assert "there is no task 'trivia'" in result.stderr
-    assert not list((tmp_path / "outputs" / "multiruns").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_value_that_can_not_be_ends_a_sweep_before_its_first_job(tmp_path: Path) -> None:
     result = run(tmp_path, *SWEEP[:-1], "ppo.kl_coef=0.1,-1", "seed=0,1")
     assert result.returncode == 2
     assert "2 of 4 jobs of the sweep can't be run:\n  ppo.kl_coef=-1 seed=0 and 1 more: ppo.kl_coef" in result.stderr
-    assert not list((tmp_path / "outputs" / "multiruns").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_that_do_not_go_together_let_the_others_run(tmp_path: Path) -> None:
-    values = ["model.tiny.hidden=24,32", "model.tiny.heads=3,4", "stages=[sft]", "sft.trainer.max_steps=1"]
+    """All jobs are looked at before the first, also where they come in batches."""
+    values = [
+        "hydra.sweeper.max_batch_size=1",
+        "model.tiny.hidden=24,32",
+        "model.tiny.heads=3,4",
+        "stages=[sft]",
+        "sft.trainer.max_steps=1",
+    ]
     result = run(tmp_path, *SWEEP[:-1], *values)
     before, _, after = result.stderr.partition("They will fail when they begin; the others are run.")
     assert "1 of 4 jobs of the sweep can't be run:\n  model.tiny.hidden=32 model.tiny.heads=3: " in before

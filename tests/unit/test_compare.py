@@ -102,7 +102,7 @@ def test_the_table_has_mean_and_standard_deviation(sweep):
         "ppo.kl_coef",
         "n",
         "gold",
-        "over first",
+        "over start",
         "over sft",
         "kl",
         "chrf",
@@ -118,7 +118,7 @@ def test_the_table_has_mean_and_standard_deviation(sweep):
     assert fields["gold"].texts == [f"{m:.3f} ± {s:.3f}" for m, s in zip(means, spread, strict=True)]
     assert fields["gold"].best == {1}
     assert fields["n"].texts == ["2", "2"]
-    assert fields["over first"].numbers == pytest.approx(means)  # the base model has 0
+    assert fields["over start"].numbers == pytest.approx(means)  # the base model has 0
 
 
 def test_each_run_has_its_line_and_its_gains(sweep):
@@ -126,7 +126,7 @@ def test_each_run_has_its_line_and_its_gains(sweep):
     assert shown["run"] == ["8", "9", "10", "11"]
     assert shown["seed"] == ["0", "1", "0", "1"]
     assert shown["kl"] == ["2.00"] * 4
-    assert all(text.startswith("+0.") for text in shown["over first"])
+    assert all(text.startswith("+0.") for text in shown["over start"])
     assert "n" not in shown
 
 
@@ -135,7 +135,7 @@ def test_a_metric_where_less_is_better(sweep):
     assert field.direction == "min"
     write_run(sweep / "x", "0.3", empty=10)
     fields = table_fields(make_rows(find_runs([sweep])), "empty_rate")
-    assert [f.title for f in fields] == ["ppo.kl_coef", "n", "empty_rate", "over first", "kl"]
+    assert [f.title for f in fields] == ["ppo.kl_coef", "n", "empty_rate", "over start", "kl"]
     assert [f.best for f in fields if f.title == "empty_rate"] == [{0, 1}]
 
 

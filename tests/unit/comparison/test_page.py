@@ -157,7 +157,7 @@ def test_the_model_that_runs_started_from_is_there_once(sweep: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "same", "said"),
     [
-        (5, False, "What explains gold is told from 6 runs on that have it."),
+        (5, False, "What explains gold can be told once 6 runs have it."),
         (8, False, "What explains gold can&#x27;t be told: no setting has one value in several runs"),
         (8, True, "gold is the same in all runs: there is nothing to explain."),
     ],

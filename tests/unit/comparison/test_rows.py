@@ -59,6 +59,16 @@ def test_what_else_differs_within_a_row_is_told(sweep: Path) -> None:
     assert table_notes(by_seed, table_fields(by_seed)) == ["Within a row these differ too: ppo.kl_coef."]
 
 
+def test_a_name_that_is_not_all_that_differs_is_told(tmp_path: Path) -> None:
+    for name, kl_coef in (("a", "0.1"), ("b", "0.2")):
+        write_run(tmp_path / name, kl_coef)
+        config = tmp_path / name / ".hydra" / "config.yaml"
+        config.write_text(config.read_text().replace("lr: 1e-5", f"lr: {kl_coef}"))
+    rows = make_rows(find_runs([tmp_path]))
+    assert [row.name for row in rows.rows] == ["ppo.kl_coef=0.1", "ppo.kl_coef=0.2"]
+    assert table_notes(rows, table_fields(rows)) == ["Rows that differ in ppo.kl_coef also differ in ppo.lr."]
+
+
 def test_drawn_numbers_are_shown_short(tmp_path: Path) -> None:
     for i, kl_coef in enumerate(["0.0123456789012345", "0.0987654321098765"]):
         write_run(tmp_path / str(i), kl_coef)
@@ -68,8 +78,10 @@ def test_drawn_numbers_are_shown_short(tmp_path: Path) -> None:
     assert rows.find("kl_coef=0.09877") == rows.find("kl_coef=0.0987654321098765") == 1
     assert "0.0987654321098765" in csv_text(rows), "unrounded"
     write_run(tmp_path / "2", "0.0123456789012999")
-    names = [row.name for row in make_rows(find_runs([tmp_path])).rows]
-    assert names[0] == "ppo.kl_coef=0.0123456789012345", "four digits would not tell it from the next"
+    rows = make_rows(find_runs([tmp_path]))
+    texts = next(f for f in table_fields(rows) if f.title == "ppo.kl_coef").texts
+    assert texts[:2] == ["0.0123456789012345", "0.0123456789012999"], "four digits would not tell them apart"
+    assert [row.name for row in rows.rows] == [f"ppo.kl_coef={text}" for text in texts]
 
 
 def test_other_tasks_and_other_stages_are_never_in_one_row(tmp_path: Path) -> None:

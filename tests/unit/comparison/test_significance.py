@@ -128,6 +128,15 @@ def test_over_seeds_it_is_students_t() -> None:
     assert (apart.low, apart.high) == (pytest.approx(interval.low, abs=0.01), pytest.approx(interval.high, abs=0.01))
 
 
+@pytest.mark.parametrize("seeds", [([1, 2], [1, 2]), ([1, 2], [3, 4]), ([1], [3, 4])])
+def test_mirrored_sides_give_the_mirrored_interval(seeds: tuple[list[int], list[int]]) -> None:
+    a = sampled([0.50, 0.56][: len(seeds[0])], seeds[0], 0.01)
+    b = Sampled(np.array([0.57, 0.55]), 0.56 + 0.02 * np.random.default_rng(1).normal(size=(2, 4000)), seeds[1], 10_000)
+    there, back = difference(a, b, "max"), difference(b, a, "max")
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.p == pytest.approx(back.p)
+
+
 def test_one_run_against_several_is_held_against_their_spread() -> None:
     """A single run is as far off as the spread of the others says: t with m - 1 degrees of freedom."""
     several, one = sampled([0.5, 0.6, 0.7, 0.8], [1, 2, 3, 4]), sampled([0.9], [5])

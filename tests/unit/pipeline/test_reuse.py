@@ -174,6 +174,15 @@ def test_answers_and_figures_are_taken_to_the_last_digit(tmp_path: Path) -> None
     assert told == [(i, row, f"answer {i}", {"length": i / 3}) for i, row in enumerate(ROWS)]
 
 
+def test_what_a_job_did_before_it_was_resumed_is_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = make_run(tmp_path), make_run(tmp_path)
+    taken_or_done(first, "start measured", lambda: measured(first))
+    capsys.readouterr()
+    taken_or_done(again, "start measured", never)
+    assert again.results.reused == {}
+    assert capsys.readouterr().out == "start measured: done before\n"
+
+
 @pytest.mark.parametrize("why", ["single run", "turned off", "after ppo"])
 def test_nothing_is_shared(why: str, tmp_path: Path) -> None:
     run = make_run(None if why == "single run" else tmp_path, reuse=why != "turned off")

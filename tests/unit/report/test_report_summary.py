@@ -54,6 +54,16 @@ def test_a_reward_that_rises_while_the_objective_falls_is_pointed_out(results):
     assert cautions(results) == ["gold rose while rougeL got worse: the policy may have learnt to exploit it."]
 
 
+def test_what_is_not_to_be_seen_in_the_table_is_no_rise_and_no_fall(results):
+    results.objective, last = "rougeL", results.policies[-1].metrics
+    last["rougeL"] = results.policies[-2].metrics["rougeL"] - 6e-8
+    assert cautions(results) == []
+    last["rougeL"] = results.policies[-2].metrics["rougeL"] - 0.001
+    assert cautions(results)
+    last["gold"] = results.policies[-2].metrics["gold"] + 6e-8
+    assert cautions(results) == []
+
+
 def test_columns_are_grouped_and_hold_the_change_to_the_policy_before(results):
     results.policies[2].metrics["unlisted"] = 1.0
     columns = {column.name: column for column in result_columns(results)}

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support.instantiate import new_folder
+from rlhf_lightning.hydra_support.leftovers import note
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.state import State, flat, row_files
 from rlhf_lightning.sweep import folders
@@ -65,9 +66,12 @@ def test_a_job_is_named_by_what_differs_between_jobs(tmp_path: Path) -> None:
 
 
 def test_drawn_numbers_are_shown_short_and_stay_apart() -> None:
-    names = [folders.job_name([f"a={value!r}"]) for value in (0.12345678901234567, 0.12345678901239999, 1.5e-05, 0.25)]
-    assert [name.partition("_")[0] for name in names] == ["a-0.1235", "a-0.1235", "a-1.5e-05", "a-0.25"]
-    assert len(set(names)) == 4
+    names = [
+        folders.job_name([f"a={value!r}"])
+        for value in (0.12345678901234567, 0.12345678901239999, 1.5e-05, 0.25, 12345.678901234567)
+    ]
+    assert [name.partition("_")[0] for name in names] == ["a-0.1235", "a-0.1235", "a-1.5e-05", "a-0.25", "a-12346"]
+    assert len(set(names)) == 5
     assert folders.job_name(["model.name=v1.123456789012"]) == "model.name-v1.123456789012", "no number"
 
 
@@ -143,6 +147,7 @@ def test_only_a_finished_job_with_the_same_options_and_files_is_done(tmp_path: P
         return folders.done_before(tmp_path, config)
 
     assert folders.done_before(tmp_path, config) is None
+    assert not folders.is_done(tmp_path)
     assert written("interrupted") is None
     done = written("finished")
     assert done is not None
@@ -164,7 +169,9 @@ def test_what_a_finished_job_came_to_stands_though_it_is_refused_later(tmp_path:
 
 
 def test_a_sweep_without_a_job_leaves_nothing(tmp_path: Path) -> None:
-    empty, other, begun = (make_sweep(tmp_path / name) for name in ("empty", "other", "begun"))
+    other, begun = make_sweep(tmp_path / "other"), make_sweep(tmp_path / "begun")
+    note(tmp_path / "empty")
+    empty = make_sweep(tmp_path / "empty")
     for name in ("multirun.yaml", "study.journal", "study.journal.lock"):
         (empty / name).touch()
     (other / "mine.txt").touch()
@@ -181,6 +188,16 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> No
     assert len(set(made)) == 20
     assert all(path.is_dir() for path in made)
     assert sorted(made) == made, "the newest is found by its name"
+
+
+def test_folders_that_were_made_for_a_sweep_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for parent in ("made", "mine"):
+        folder = new_folder(tmp_path / parent / "multiruns")
+        (folder / folders.FILE).touch()
+        folders.remove_empty(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_no_folder_is_made_where_the_config_is_only_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,13 @@ def test_what_nothing_can_be_drawn_from(override: str, said: str) -> None:
 def test_an_interval_has_no_grid() -> None:
     with pytest.raises(UserError, match=r"a grid needs single values, as a=0.1,0.2"):
         read_space(["a=interval(0.0,1.0)"]).grid()
+
+
+def test_what_is_tried_out_of_an_option_are_its_ends() -> None:
+    space = read_space(["a=1", "b=x,y,x", "c=interval(0,1)", "d=range(1,9,2)", "e=int(interval(3,5))"])
+    assert space.ends() == {
+        "b": ["b=x", "b=y"],
+        "c": ["c=1e-06", "c=0.999999"],
+        "d": ["d=1", "d=7"],
+        "e": ["e=3", "e=5"],
+    }
