@@ -135,6 +135,21 @@ def test_samplers_learn(sampler: str, tmp_path: Path) -> None:
     assert best(study)[0].value == max(values)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_a_search_that_is_gone_on_with_draws_what_it_would_have_drawn(sampler: str, tmp_path: Path) -> None:
+    space = read_space(["x=interval(0.0,1.0)", "y=a,b"])
+
+    def drawn(folder: Path, stops: list[int]) -> list[dict]:
+        folder.mkdir()
+        for i, stop in enumerate(stops):
+            study = opened(folder, resume=i > 0, space=space, sampler=sampler)
+            while numbers := next_numbers(study, space, stop, 1):
+                tell(study, numbers[0], Outcome("finished", (study.trials[numbers[0]].params["x"],)), folder)
+        return [trial.params for trial in study.trials]
+
+    assert drawn(tmp_path / "whole", [25]) == drawn(tmp_path / "stopped", [4, 14, 25])
+
+
 def test_all_failed(tmp_path: Path) -> None:
     study, space = opened(tmp_path), read_space(SPACE)
     for number in next_numbers(study, space, 3, 3):
