@@ -73,7 +73,7 @@ def run(cfg: DictConfig) -> float | None:
     return None
 
 
-def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str], alone: bool) -> float | None:
+def _job(cfg: DictConfig, folder: Path, sweep: Path, overrides: list[str], alone: bool = True) -> float | None:
     """A job of a sweep. However it ends, the next one begins; its folder says how. Returns nan if it failed."""
     task, seed = str(cfg.task.name), cfg.seed
     done = folders.done_before(folder, cfg) if cfg.resume else None
