@@ -59,23 +59,12 @@ class OptunaSweeper(Sweeper):
     ) -> None:
         self.sampler, self.seed, self.n_trials, self.n_jobs = sampler, seed, n_trials, n_jobs
         self.objectives, self.prune, self.storage, self.params = objectives, prune, storage, params or {}
-        for name, value in {"n_trials": n_trials, "n_jobs": n_jobs}.items():
-            check_value(value, int | None, f"hydra.sweeper.{name}")
-            if value is not None and value < 1:
-                raise UserError(f"hydra.sweeper.{name} must be at least 1, not {value}")
-        check_value(seed, int, "hydra.sweeper.seed")
-        if prune is not None:
-            names = ("startup_trials", "warmup_rounds")
-            if not isinstance(prune, Mapping) or set(prune) != set(names):
-                raise UserError(f"hydra.sweeper.prune={prune} must be null or have {' and '.join(names)}")
-            for name in names:
-                check_value(prune[name], int, f"hydra.sweeper.prune.{name}")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives, and make the launcher.
 
         Raises:
-            UserError: without Optuna.
+            UserError: without Optuna, or for an option that can't be.
         """
         try:
             import optuna
@@ -88,10 +77,24 @@ class OptunaSweeper(Sweeper):
                 f"hydra/sweeper=rlhf_optuna needs Optuna 4 or newer, not {optuna.__version__} (hydra-optuna-sweeper "
                 "asks for an old one; it is not needed): pip install 'rlhf-lightning[optuna]'"
             )
+        self._check()
         self.hydra_context, self.config = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+
+    def _check(self) -> None:
+        for name, value in {"n_trials": self.n_trials, "n_jobs": self.n_jobs}.items():
+            check_value(value, int | None, f"hydra.sweeper.{name}")
+            if value is not None and value < 1:
+                raise UserError(f"hydra.sweeper.{name} must be at least 1, not {value}")
+        check_value(self.seed, int, "hydra.sweeper.seed")
+        if self.prune is not None:
+            names = ("startup_trials", "warmup_rounds")
+            if not isinstance(self.prune, Mapping) or set(self.prune) != set(names):
+                raise UserError(f"hydra.sweeper.prune={self.prune} must be null or have {' and '.join(names)}")
+            for name in names:
+                check_value(self.prune[name], int, f"hydra.sweeper.prune.{name}")
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the jobs, and tell what they came to.
