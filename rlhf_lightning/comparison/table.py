@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RUN_TITLES = ("run", "runs")
 """Of the columns with names of runs."""
 
-MIXED_SHOWN = 6
-"""Settings named of those that differ within a row."""
+NAMED = 6
+"""Settings that a note names, of all that differ."""
 
 ARROWS = {"max": " ↑", "min": " ↓"}
 
@@ -143,20 +143,21 @@ def _numbers(title: str, values: Sequence[Sequence[float]]) -> Field:
 def table_notes(rows: Rows, fields: Sequence[Field]) -> list[str]:
     """What one must know to read the table: what else differs within a row, and what tells a task's metric from the
     reward of the same name."""
-    mixed = rows.mixed
-    more = f" and {len(mixed) - MIXED_SHOWN} more" if len(mixed) > MIXED_SHOWN else ""
-    notes = [f"Within a row these differ too: {', '.join(mixed[:MIXED_SHOWN])}{more}."] if mixed else []
+    notes = [f"Within a row these differ too: {_named(rows.mixed)}."] if rows.mixed else []
     others = [key for key in rows.keys[rows.telling :] if key not in ("task", "stages")]
     if others and rows.telling:
-        more = f" and {len(others) - MIXED_SHOWN} more" if len(others) > MIXED_SHOWN else ""
-        named = f"{', '.join(others[:MIXED_SHOWN])}{more}"
-        notes.append(f"Rows that differ in {', '.join(rows.keys[: rows.telling])} also differ in {named}.")
+        notes.append(f"Rows that differ in {', '.join(rows.keys[: rows.telling])} also differ in {_named(others)}.")
     names = {field.metric for field in fields}
     twice = [name for name in names if f"reward/{name}" in names]
     told = [
         f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice
     ]
     return [*notes, *([f"{'; '.join(sorted(told))}, each on its own scale."] if told else [])]
+
+
+def _named(settings: Sequence[str]) -> str:
+    more = f" and {len(settings) - NAMED} more" if len(settings) > NAMED else ""
+    return f"{', '.join(settings[:NAMED])}{more}"
 
 
 def screen_table(fields: Sequence[Field], width: int) -> Table:

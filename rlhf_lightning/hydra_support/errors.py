@@ -66,12 +66,12 @@ def explain(error: Exception) -> str:
 
 
 def _options_of(group: str) -> list[str]:
-    """The names of a group's own options."""
-    from importlib.resources import files
+    """The names of a group's options, as `--list` has them."""
+    from rlhf_lightning.hydra_support.comments import config_folders
+    from rlhf_lightning.hydra_support.listing import config_groups
 
-    folder = files("rlhf_lightning.conf").joinpath(group)
-    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+    groups = config_groups(config_folders(sys.argv[1:]))
+    return [choice.name for one in groups if one.name == group for choice in one.choices]
 
 
 def _nearest_option(name: str) -> str:

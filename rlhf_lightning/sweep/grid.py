@@ -30,10 +30,10 @@ class GridSweeper(BasicSweeper):
         assert self.overrides is not None
         if self.batch_index > 1:
             return
-        sweep, resume = Path(self.config.hydra.sweep.dir), bool(self.config.resume)
         jobs = [job for jobs in self.overrides for job in jobs]
-        if resume:
-            jobs = [job for i, job in enumerate(jobs) if not is_done(sweep / job_folder(sweep, i, job, resume))]
+        if self.config.resume:
+            sweep = Path(self.config.hydra.sweep.dir)
+            jobs = [job for i, job in enumerate(jobs) if not is_done(sweep / job_folder(sweep, i, job, resume=True))]
         found = mistakes(self.hydra_context.config_loader, self.config, jobs)
         if not found:
             return
