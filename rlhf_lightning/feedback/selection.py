@@ -24,12 +24,12 @@ class Chosen(NamedTuple):
     """A question that is asked.
 
     Attributes:
-        index: which of those that could be.
+        place: which of those that could be, from 0.
         strategy: by which it came: the one asked for, or ``random``.
         probability: with which it came: 1 where the strategy's order alone decides.
     """
 
-    index: int
+    place: int
     strategy: str
     probability: float
 

@@ -37,7 +37,7 @@ def test_an_unknown_strategy_is_refused():
 def test_at_least_the_share_is_random_and_nothing_is_asked_twice(n, count, strategy, share, seed):
     gaps = np.random.default_rng(seed).normal(size=(3, n))
     chosen = choose(n, count, strategy, gaps, seed, share)
-    assert len({c.index for c in chosen}) == len(chosen) == min(n, count)
+    assert len({c.place for c in chosen}) == len(chosen) == min(n, count)
     by_chance = [c for c in chosen if c.strategy == "random"]
     assert len(by_chance) >= share * len(chosen) - 1e-9
     assert all(0 < c.probability <= 1 for c in chosen)
@@ -47,7 +47,7 @@ def test_at_least_the_share_is_random_and_nothing_is_asked_twice(n, count, strat
 def test_the_most_wanted_come_for_certain():
     gaps = np.arange(100.0)
     chosen = choose(100, 20, "gap", gaps, 0)
-    assert {c.index for c in chosen if c.strategy == "gap"} == set(range(84, 100))
+    assert {c.place for c in chosen if c.strategy == "gap"} == set(range(84, 100))
 
 
 def test_the_probability_is_how_often_a_random_one_comes():
@@ -56,7 +56,7 @@ def test_the_probability_is_how_often_a_random_one_comes():
     seen = np.zeros(10)
     for run in runs:
         for c in run:
-            seen[c.index] += 1
+            seen[c.place] += 1
     chance = next(c.probability for c in runs[0] if c.strategy == "random")
     assert chance == pytest.approx(2 / 7)
     assert seen[:7] / len(runs) == pytest.approx(np.full(7, chance), abs=0.04)
