@@ -41,11 +41,13 @@ def test_a_position_bias_prefers_what_is_shown_first():
 
 def test_a_taste_stays_the_same_and_differs_between_people():
     people = Simulated(noise=[0.0, 0.0], taste=1.0)
-    ones = [
-        [people.judge(pair(i, texts=(f"a{i}", f"b{i}")), [0, 0], p).payload.winner for i in range(300)] for p in (0, 1)
-    ]  # type: ignore[union-attr]
-    again = [people.judge(pair(i, texts=(f"a{i}", f"b{i}")), [0, 0], 0).payload.winner for i in range(300)]  # type: ignore[union-attr]
-    assert again == ones[0]
+
+    def winners(person: int) -> list[int | None]:
+        items = [pair(i, texts=(f"a{i}", f"b{i}")) for i in range(300)]
+        return [people.judge(item, [0, 0], person).payload.winner for item in items]  # type: ignore[union-attr]
+
+    ones = [winners(0), winners(1)]
+    assert winners(0) == ones[0]
     assert 0.4 < sum(a == b for a, b in zip(*ones, strict=True)) / 300 < 0.6
 
 
