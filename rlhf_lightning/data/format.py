@@ -107,7 +107,9 @@ class RowFormat:
         Raises:
             UserError: naming place, field and remedy.
         """
-        for name in (self.completion, "completion"):
+        # Beside a prompt of its own, `completion` is the demonstration also where the task's own column came along.
+        names = ("completion", self.completion) if "prompt" in record.values else (self.completion, "completion")
+        for name in names:
             if name in record.values:
                 return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
         if self._reference_column(record) is None and self._dialogue(record) is None:
@@ -138,7 +140,7 @@ class RowFormat:
         if chosen == rejected:
             raise SameCompletions(f"{record.place}: chosen and rejected are equal")
         weight, margin = self._number(record, self.weight, 1.0), self._number(record, self.margin, 0.0)
-        return PreferenceRow(prompt, chosen, rejected, weight, margin, values)
+        return PreferenceRow(prompt, chosen, rejected, weight, margin, meta=values)
 
     def unpaired_row(self, record: Record) -> UnpairedRow:
         """A completion with a thumb up or down.
@@ -151,7 +153,7 @@ class RowFormat:
         known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
         if str(label).strip().lower() not in known:
             raise UserError(f"{record.place}: the field 'label' is {shown(label)}; expected true or false")
-        return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], record.values)
+        return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], meta=record.values)
 
     # --- fields ------------------------------------------------------------------------------------------------------
 
