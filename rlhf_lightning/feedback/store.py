@@ -237,24 +237,26 @@ class Store:
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def add_items(self, new: Iterable[Item], project: str = "default") -> int:
+    def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:
         """Store questions; those of a known id are passed over. Returns how many were new."""
-        with self.writing() as connection:
-            start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
-            rows = [
-                {
-                    "id": item.id,
-                    "seq": start + 1 + i,
-                    "project": project,
-                    "kind": item.kind,
-                    "priority": item.priority,
-                    "person": item.asked.person,
-                    "open": True,
-                    "body": item.to_json(),
-                }
-                for i, item in enumerate(new)
-            ]
-            return self._insert_new(connection, items, rows, ["id"])
+        if connection is None:
+            with self.writing() as own:
+                return self.add_items(new, project, own)
+        start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
+        rows = [
+            {
+                "id": item.id,
+                "seq": start + 1 + i,
+                "project": project,
+                "kind": item.kind,
+                "priority": item.priority,
+                "person": item.asked.person,
+                "open": True,
+                "body": item.to_json(),
+            }
+            for i, item in enumerate(new)
+        ]
+        return self._insert_new(connection, items, rows, ["id"])
 
     def items(self, project: str | None = None, connection: Connection | None = None) -> Iterator[Item]:
         """The questions, in the order in which they were added."""

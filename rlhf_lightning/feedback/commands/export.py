@@ -6,12 +6,11 @@ import argparse
 import gzip
 import io
 import os
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.data.files import home
 from rlhf_lightning.errors import UserError
@@ -105,16 +104,20 @@ def export(
 
 def _written(path: Path, lines: Iterable[str]) -> Path:
     """A file beside the one that is meant, with its content on disk."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("wb") as file:
             zipped = path.suffix.lower() == ".gz"
-            raw = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if zipped else io.BufferedWriter(_Kept(file))
-            with raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
-                text.writelines(lines)
+            # Neither a name nor a time within: the same events give the same bytes.
+            raw: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if zipped else file
+            text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+            text.writelines(lines)
+            text.detach()
+            if zipped:
+                raw.close()
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
-    return Path(beside)
+    return beside

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,24 +60,14 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--prompt", args.prompt), ("--candidate", args.candidate)):
         if value and not any(name in ("label_studio", "argilla") for _, name in sources):
             raise UserError(f"{option} is for label_studio and argilla; the other formats have fields of their own")
-    bad: list[UserError] = []
     with Store(args.store) as store:
+        salt = salt_of(store)
         intos = [
-            Import(
-                format=name,
-                salt=salt_of(store),
-                project=args.project or "default",
-                task=args.task,
-                prompt=args.prompt,
-                candidates=tuple(args.candidate),
-                bad=refuse if args.on_bad_row == "stop" else bad.append,
-            )
+            Import(name, salt, args.project or "default", args.task, args.prompt, tuple(args.candidate))
             for _, name in sources
         ]
-        try:
-            counts = import_files(store, [(path, into) for (path, _), into in zip(sources, intos, strict=True)], bad)
-        except ValueError as error:  # an id or a name that the model of an event refuses before it is one
-            raise UserError(f"{', '.join(args.files)}: {error}") from error
+        files = [(path, into) for (path, _), into in zip(sources, intos, strict=True)]
+        counts, bad = import_files(store, files, skip=args.on_bad_row == "skip")
     _tell(counts, intos, bad)
     return 0
 
@@ -93,48 +84,42 @@ def _format(path: Path, name: str | None) -> str:
 
 
 def import_files(
-    store: Store, sources: Sequence[tuple[Path, Import]], bad: list[UserError] | None = None
-) -> Counter[str]:
+    store: Store, sources: Sequence[tuple[Path, Import]], skip: bool = False
+) -> tuple[Counter[str], list[UserError]]:
     """Store what files hold, all of it or nothing.
 
     Args:
         store: where to.
         sources: files, and how each is imported.
-        bad: where ``Import.bad`` keeps the rows that it leaves out, so that they are told of once.
+        skip: leave out bad rows; else the first one stops it.
 
     Returns:
-        How many were ``new``, ``known`` (stored before, and equal), ``revised`` (stored before, and said otherwise: the
-        new event supersedes the old) and ``gone`` (erased since: not stored again), and how many ``items`` were new.
+        How many events were ``new``, ``known`` (stored before, and equal), ``revised`` (stored before, and said
+        otherwise: the new event supersedes the old) and ``gone`` (erased since: not stored again), and how many
+        ``items`` were new; and the bad rows.
 
     Raises:
         UserError: naming file, row and field; nothing is stored then.
     """
+    bad: list[UserError] = []
     for path, into in sources:
         # Everything is looked at before the store is locked: a server may be writing to it.
-        if not any(True for _ in _consume(_entries(path, into))) and not bad and not into.passed:
+        before = len(bad), into.passed.total()
+        found = sum(1 for _ in _entries(path, replace(into, bad=bad.append if skip else refuse)))
+        if not found and before == (len(bad), into.passed.total()):
             raise UserError(f"{path} holds no judgement")
-    first = (len(bad or ()), [Counter(into.passed) for _, into in sources])
     counts: Counter[str] = Counter()
     with store.writing() as connection:
         for path, into in sources:
-            entries = _entries(path, into)
+            again = replace(into, bad=_ignore if skip else refuse, passed=Counter())  # counted and told of above
+            entries = _entries(path, again)
             while batch := list(islice(entries, BATCH)):
                 counts.update(_store(store, connection, batch, into.format == "log"))
-    if bad is not None:
-        del bad[first[0] :]
-    for (_, into), passed in zip(sources, first[1], strict=True):
-        into.passed.clear()
-        into.passed.update(passed)
-    return counts
+    return counts, bad
 
 
-def _consume(entries: Iterable[Any]) -> Iterator[Any]:
-    """The first of the entries, after all of them were read."""
-    count = 0
-    for _ in entries:
-        count += 1
-    if count:
-        yield count
+def _ignore(error: UserError) -> None:
+    pass
 
 
 def _entries(path: Path, into: Import) -> Iterator[Event | tuple[Item, str, bool]]:
@@ -144,6 +129,10 @@ def _entries(path: Path, into: Import) -> Iterator[Event | tuple[Item, str, bool
 def _store(
     store: Store, connection: Connection, batch: Sequence[Event | tuple[Item, str, bool]], exact: bool
 ) -> Counter[str]:
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.store import events as table
+
     counts: Counter[str] = Counter()
     questions = [entry for entry in batch if isinstance(entry, tuple)]
     events = [entry for entry in batch if not isinstance(entry, tuple)]
@@ -153,35 +142,43 @@ def _store(
         added = store.add(events, connection)
         counts.update(new=added, known=len(events) - added)
         return counts
+    ids = [event.id for event in events]
+    stored = set(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(ids))))
+    fresh: dict[str, Event] = {}
+    others: list[Event] = []
     for event in events:
-        what, entry = _new(store, connection, event)
+        if event.id in stored or event.id in fresh:
+            others.append(event)
+        else:
+            fresh[event.id] = event
+    counts["new"] += store.add(fresh.values(), connection)
+    for event in others:
+        what, entry = _again(store, connection, event)
         counts[what] += 1
         if entry is not None:
             store.add([entry], connection)
     return counts
 
 
-def _new(store: Store, connection: Connection, event: Event) -> tuple[str, Event | None]:
-    """What is to be stored of an event that may have been imported before.
+def _again(store: Store, connection: Connection, event: Event) -> tuple[str, Event | None]:
+    """What became of an event that is stored under its id, and what is to be stored now.
 
     A source keeps its id when a person thinks better of it. What is then read under the id is a new event, which
     supersedes the last one. What was erased, or is no longer of that person, stays so.
     """
     known = {e.id: e for e in store.events(item=event.item, connection=connection)}
-    if event.id not in known:
-        return "new", event
-    last = known[event.id]
     after = {e.supersedes: e for e in known.values() if e.supersedes is not None}
-    while True:
+    last: Event | None = known.get(event.id)
+    while last is not None:
         if last.status == "erased" or last.annotator.id != event.annotator.id:
-            return "gone", None
+            break
         if _told(last) == _told(event):
             return "known", None
         if last.id not in after:
-            break
+            revised = {"id": f"{event.id}-{len(known)}", "supersedes": last.id}
+            return "revised", event.model_copy(update=revised)
         last = after[last.id]
-    name = f"{event.id}-{len(known)}"
-    return "revised", event.model_copy(update={"id": name, "supersedes": last.id})
+    return "gone", None
 
 
 def _told(event: Event) -> dict[str, Any]:

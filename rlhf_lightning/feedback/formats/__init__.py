@@ -9,7 +9,7 @@ from typing import Any
 from rlhf_lightning.data.files import read_file
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Event
-from rlhf_lightning.feedback.formats import argilla, arena, hh, label_studio, oasst, table, tldr, trl
+from rlhf_lightning.feedback.formats import arena, argilla, hh, label_studio, oasst, table, tldr, trl
 from rlhf_lightning.feedback.formats.common import Import, Leave, refuse
 
 Read = Callable[[Path, Import], Iterator[Event]]

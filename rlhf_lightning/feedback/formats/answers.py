@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhf_lightning.data.files import did_you_mean, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Pairwise, Rating
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Rating
 from rlhf_lightning.feedback.formats.common import Import, item_id, make_event, prompt_of, text_of
 
 PROMPTS = ("prompt", "instruction", "question", "input", "source", "document", "text")
@@ -84,7 +84,7 @@ def subject_of(place: str, data: Mapping[str, Any], into: Import, models: Any = 
         elif into.candidates:
             raise UserError(f"{place}: the field {name!r} must be a text; found {shown(value)}")
     known = models if isinstance(models, Mapping) else {}
-    about = {n: text_of(place, n, data[n]) for n in ("context", "language") if data.get(n) is not None}
+    about: dict[str, Any] = {n: text_of(place, n, data[n]) for n in ("context", "language") if data.get(n) is not None}
     return Subject(
         place,
         Asked(text=prompt_of(place, prompt, data[prompt]), **about),
@@ -251,10 +251,9 @@ def held(event: Event) -> Any:
     """What both tools can hold of a judgement: strength and confidence, and how bad a span is, are not among it."""
     said = event.payload
     assert said is not None
-    lost: dict[str, Any] = {"strength", "confidence", "spans"} if isinstance(said, Pairwise) else {"confidence"}
-    told = said.model_dump(exclude=set(lost))
+    told = said.model_dump(exclude={"strength", "confidence"})
     for span in told.get("spans", ()):
-        span.pop("severity"), span.pop("note")
+        del span["severity"], span["note"]
     if isinstance(said, Rating):
         # An aspect in which nothing is rated has no answer.
         told["values"] = {a: v for a, v in told["values"].items() if any(x is not None for x in v)}

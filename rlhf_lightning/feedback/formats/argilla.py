@@ -100,10 +100,14 @@ def _record(record: Record, questions: Questions, into: Import, keys: Keys) -> I
         status = STATUS.get(str(response.get("status") or "submitted"))
         if status is None:
             found = shown(response["status"])
-            raise UserError(f"{record.place}: the status of a response must be one of {', '.join(STATUS)}; found {found}")
+            raise UserError(
+                f"{record.place}: the status of a response must be one of {', '.join(STATUS)}; found {found}"
+            )
         values = response.get("values") or {}
         if not isinstance(values, dict):
-            raise UserError(f"{record.place}: the field 'values' of a response must be an object; found {shown(values)}")
+            raise UserError(
+                f"{record.place}: the field 'values' of a response must be an object; found {shown(values)}"
+            )
         for question, answer in values.items():
             given = answer.get("value") if isinstance(answer, dict) else answer
             if given is not None and status != "skipped":
@@ -288,8 +292,8 @@ def _answers(event: Event) -> Iterator[tuple[str, dict[str, Any], Any]]:
     aspect = getattr(said, "aspect", None)
     more = "" if aspect is None else f":{aspect}"
     if isinstance(said, Pairwise):
-        value = said.outcome if said.winner is None else names[said.winner]
-        yield f"preference{more}", {"type": "label_selection", "options": _options([*names, *OUTCOMES])}, value
+        choice = said.outcome if said.winner is None else names[said.winner]
+        yield f"preference{more}", {"type": "label_selection", "options": _options([*names, *OUTCOMES])}, choice
     elif isinstance(said, Ranking):
         ranks = [{"value": name, "rank": rank} for name, rank in zip(names, said.ranks, strict=True)]
         yield f"ranking{more}", {"type": "ranking", "options": _options(names)}, ranks

@@ -25,7 +25,6 @@ from typing import Any
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import (
-    Candidate,
     Correction,
     Event,
     Label,
@@ -44,7 +43,6 @@ from rlhf_lightning.feedback.formats.common import (
     converted,
     iso,
     listing,
-    make_event,
     moment,
     need,
     text_of,
@@ -71,7 +69,9 @@ def _task(record: Record, into: Import, keys: Keys) -> Iterator[Event]:
     if not isinstance(data, dict):
         raise UserError(f"{record.place}: the field 'data' must be an object; found {shown(data)}")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
-        raise UserError(f"{record.place}: the field 'annotations' must be a list of objects; found {shown(annotations)}")
+        raise UserError(
+            f"{record.place}: the field 'annotations' must be a list of objects; found {shown(annotations)}"
+        )
     if record.values.get("drafts"):
         into.passed["a draft"] += len(record.values["drafts"])
     for number, annotation in enumerate(annotations):
@@ -287,5 +287,5 @@ def _results(event: Event) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         name = NAMES[said.candidate]
         text = event.candidates[said.candidate].text
         for span in said.spans:
-            value = {"start": span.start, "end": span.end, "text": text[span.start : span.end], "labels": [span.label]}
-            yield f"spans-{name}", name, "labels", value
+            marked = {"start": span.start, "end": span.end, "text": text[span.start : span.end]}
+            yield f"spans-{name}", name, "labels", {**marked, "labels": [span.label]}

@@ -6,13 +6,15 @@ in it too.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import ValidationError
+from sqlalchemy.engine import Connection
 
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
@@ -48,6 +50,19 @@ def _entry(record: Record) -> Event | tuple[Item, str, bool]:
     except ValidationError as error:
         what = "event" if "event" in values else "item"
         raise UserError(f"{record.place}, {what}: {explain(error)}") from error
+
+
+def add_items(store: Store, connection: Connection, new: Sequence[tuple[Item, str, bool]]) -> int:
+    """Store items as a log has them; those of a known id are passed over. Returns how many were new."""
+    known = set(connection.scalars(sa.select(items.c.id).where(items.c.id.in_([item.id for item, _, _ in new]))))
+    added = 0
+    # Runs of one project, not all of it at once: the order is that in which people are asked.
+    for project, run in itertools.groupby(new, key=lambda entry: entry[1]):
+        added += store.add_items([item for item, _, _ in run], project, connection)
+    closed = [item.id for item, _, is_open in new if not is_open and item.id not in known]
+    if closed:
+        connection.execute(sa.update(items).where(items.c.id.in_(closed)).values(open=False))
+    return added
 
 
 def write(store: Store, project: str | None = None) -> Iterator[tuple[str, str | None]]:

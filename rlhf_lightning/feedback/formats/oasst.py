@@ -104,7 +104,9 @@ def _ranking(
     yield make_event(
         place,
         into,
-        keys.own("ranking", asked.document, node.get("message_id"), [reply.get("message_id") for _, reply, _ in ranked]),
+        keys.own(
+            "ranking", asked.document, node.get("message_id"), [reply.get("message_id") for _, reply, _ in ranked]
+        ),
         kind="ranking",
         asked=asked,
         candidates=tuple(_candidate(reply) for _, reply, _ in ranked),
@@ -113,9 +115,7 @@ def _ranking(
     )
 
 
-def _rating(
-    place: str, into: Import, keys: Keys, asked: Asked, name: str, reply: dict[str, Any]
-) -> Iterator[Event]:
+def _rating(place: str, into: Import, keys: Keys, asked: Asked, name: str, reply: dict[str, Any]) -> Iterator[Event]:
     labels = reply.get("labels") or {}
     if not isinstance(labels, dict) or not all(isinstance(told, dict) for told in labels.values()):
         raise UserError(f"{place}: the field '{name}.labels' must hold {{label: {{value, count}}}}")

@@ -10,8 +10,8 @@ Columns, of which ``prompt`` and those that the kind needs must be there, and an
 - ``choice``: the field of the better one, ``tie`` or ``both_bad``; of a ranking ``b > a = c``; of thumbs ``a up, b
   down``; the label;
 - ``candidate``: the field that a correction, spans or a label is about; ``text``: the corrected text;
-- ``ratings``: JSON ``{"fluency": [4, 2]}`` with ``low`` and ``high`` (1 and 5); ``spans``: JSON ``[[start, end, label]]``,
-  where severity and a note may follow;
+- ``ratings``: JSON ``{"fluency": [4, 2]}`` with ``low`` and ``high`` (1 and 5);
+- ``spans``: JSON ``[[start, end, label]]``, where severity and a note may follow;
 - ``aspect``, ``strength``, ``confidence`` (1 to 3), ``rationale``, ``active_ms``.
 
 All other columns travel along as meta. A cell that a spreadsheet would take for a formula is written behind an
@@ -60,7 +60,19 @@ from rlhf_lightning.feedback.formats.common import (
 NAMES = "abcdefghi"
 MODELS = tuple(f"model_{name}" for name in NAMES)
 ASKED = ("language", "context", "document")
-JUDGED = ("choice", "candidate", "text", "ratings", "low", "high", "spans", "aspect", "strength", "confidence", "rationale")
+JUDGED = (
+    "choice",
+    "candidate",
+    "text",
+    "ratings",
+    "low",
+    "high",
+    "spans",
+    "aspect",
+    "strength",
+    "confidence",
+    "rationale",
+)
 COLUMNS = (
     *("id", "time", "annotator", "role", "task", "kind", *ASKED, "prompt", "candidates", *NAMES, *MODELS, *JUDGED),
     "active_ms",
@@ -82,7 +94,9 @@ def read(path: Path, into: Import) -> Iterator[Event]:
         row = Record(record.place, {**given, "prompt": cells["prompt"]})
         kind = str(given.get("kind", "pairwise"))
         if kind not in KINDS[:-1]:
-            raise UserError(f"{row.place}: the field 'kind' must be one of {', '.join(KINDS[:-1])}; found {shown(kind)}")
+            raise UserError(
+                f"{row.place}: the field 'kind' must be one of {', '.join(KINDS[:-1])}; found {shown(kind)}"
+            )
         candidates = _candidates(row, cells)
         time = moment(row.place, "time", given.get("time"))
         meta = {name: value for name, value in given.items() if name not in COLUMNS}
@@ -93,7 +107,9 @@ def read(path: Path, into: Import) -> Iterator[Event]:
             kind=kind,
             asked=Asked(text=_prompt(row), meta=meta, **{n: str(given[n]) for n in ASKED if n in given}),
             candidates=candidates,
-            annotator=into.annotator(given.get("annotator")).model_copy(update={"role": given.get("role", "annotator")}),
+            annotator=into.annotator(given.get("annotator")).model_copy(
+                update={"role": given.get("role", "annotator")}
+            ),
             task=given.get("task", into.task),
             time=time,
             timing={"submitted": time, "active_ms": given.get("active_ms")},
@@ -143,7 +159,9 @@ def _candidates(row: Record, cells: dict[str, Any]) -> tuple[Candidate, ...]:
     if not 0 <= count <= len(NAMES):
         raise UserError(f"{row.place}: there can be up to {len(NAMES)} candidates, not {count}")
     texts = [str(cells.get(name) if cells.get(name) is not None else "") for name in NAMES[:count]]
-    return tuple(Candidate(text=text, model=row.values.get(f"model_{n}")) for n, text in zip(NAMES, texts, strict=False))
+    return tuple(
+        Candidate(text=text, model=row.values.get(f"model_{n}")) for n, text in zip(NAMES, texts, strict=False)
+    )
 
 
 def _payload(row: Record, kind: str, names: str) -> dict[str, Any]:
@@ -174,7 +192,9 @@ def _payload(row: Record, kind: str, names: str) -> dict[str, Any]:
     elif kind == "spans":
         marks = _json(row, "spans") if "spans" in values else []
         if not isinstance(marks, list) or not all(isinstance(m, list) and 3 <= len(m) <= 5 for m in marks):
-            raise UserError(f"{row.place}: the field 'spans' must be a list of [start, end, label]; found {shown(marks)}")
+            raise UserError(
+                f"{row.place}: the field 'spans' must be a list of [start, end, label]; found {shown(marks)}"
+            )
         fields = ("start", "end", "label", "severity", "note")
         said["spans"] = [dict(zip(fields, mark, strict=False)) for mark in marks]
     if kind in ("label", "correction", "spans") and "candidate" in values:

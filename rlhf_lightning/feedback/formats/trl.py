@@ -1,9 +1,9 @@
 """Rows in TRL's form: ``preference``, ``unpaired`` and ``sft``.
 
-The forms are those of TRL's page "Dataset formats and types" (https://huggingface.co/docs/trl/dataset_formats), standard
-(texts) and conversational (lists of messages), with an explicit or an implicit prompt. Three further columns are read
-where they are there and are written: ``annotator``, ``time`` (ISO 8601) and, in ``sft``, ``original``, the text that a
-person has corrected. All other columns travel along as meta.
+The forms are those of TRL's page "Dataset formats and types" (https://huggingface.co/docs/trl/dataset_formats):
+standard (texts) and conversational (lists of messages), with an explicit or an implicit prompt. Three further columns
+are read where they are there and are written: ``annotator``, ``time`` (ISO 8601) and, in ``sft``, ``original``, the text
+that a person has corrected. All other columns travel along as meta.
 
 A row of ``sft`` is read as a correction. Its ``completion`` is what a person would have, and without an ``original`` it
 is the candidate too: a demonstration is a text that was corrected in nothing, which gives an SFT row and no pair.
@@ -12,7 +12,6 @@ is the candidate too: a demonstration is a text that was corrected in nothing, w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +163,14 @@ def _implicit(place: str, better: str, worse: str) -> tuple[str, str, str]:
     """Split two texts where they part; as TRL does it, a space before that place belongs to the completions."""
     if better == worse:
         raise SameCompletions(f"{place}: chosen and rejected are equal")
-    end = len(commonprefix([better, worse]))
+    parted = (i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b)
+    end = next(parted, min(len(better), len(worse)))
     if end and better[end - 1] == " ":
         end -= 1
     if not end:
         raise UserError(
-            f"{place}: there is no field 'prompt', and 'chosen' and 'rejected' have no beginning in common that could be it"
+            f"{place}: there is no field 'prompt', and 'chosen' and 'rejected' have no beginning in common that could be "
+            "it"
         )
     return better[:end], better[end:], worse[end:]
 
