@@ -10,29 +10,12 @@ from rlhf_lightning.loop.candidates import prompt_of
 from rlhf_lightning.models import RewardModel
 
 Figures = dict[str, float | None]
-"""Figures of one round by name; see `FIGURES`."""
-
-FIGURES = {
-    "round": "round",
-    "questions": "questions asked",
-    "judgements": "judgements so far",
-    "pairs": "pairs learnt from",
-    "foretold": "of this round's judgements that the last round's reward model foretold",
-    "accuracy": "accuracy of the new reward model on held-out judgements",
-    "learned": "reward that PPO gained, by the reward model it was trained on",
-    "objective": "objective that PPO gained",
-    "kl": "distance from the round before, in nats a response",
-    "win_rate": "of people's comparisons won against the round before",
-    "win_low": "lower end of its 95 % interval",
-    "win_high": "upper end",
-    "compared": "such comparisons",
-}
-"""Each figure of a round in words."""
+"""Figures of one round by name; see `rlhf_lightning.report.rounds.COLUMNS`."""
 
 
 def wins_of(model: str, before: str, events: Sequence[Event]) -> Figures:
     """How often a model's answers were preferred to another's, a tie counting one half; empty without comparisons."""
-    scores = []
+    scores: list[float] = []
     for event in events:
         said = event.payload
         models = [candidate.model for candidate in event.candidates]

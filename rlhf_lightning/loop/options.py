@@ -76,6 +76,11 @@ class Loop:
             raise UserError(f"loop.raters={self.raters} needs as many people: give loop.people={self.raters} or more")
 
 
+def is_learned_here(reward: dict[str, Any]) -> bool:
+    """Whether a reward of PPO's is the reward model that each round trains."""
+    return str(reward.get("_target_")).endswith("LearnedReward") and reward.get("model") is None
+
+
 def check_loop(cfg: dict[str, Any]) -> None:
     """Refuse a loop that can't be, before anything heavy is loaded.
 
@@ -94,7 +99,7 @@ def check_loop(cfg: dict[str, Any]) -> None:
     if cfg["profile"]:
         raise UserError("profile=true is for a run without loop=feedback: its rounds are all alike")
     rewards = cfg["ppo"]["rewards"]
-    if not any(str(reward.get("_target_")).endswith("LearnedReward") for reward in rewards.values()):
+    if not any(map(is_learned_here, rewards.values())):
         raise UserError("loop=feedback learns a reward from people: have PPO optimise it, with rewards=learned")
     annotators = loop.get("annotators")
     if annotators not in (PEOPLE, SIMULATED, None) and not Path(str(annotators)).expanduser().exists():

@@ -22,7 +22,7 @@ from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.figures import Figures, foretold, gains, said_of, wins_of
 from rlhf_lightning.loop.judging import PROJECT, answer
-from rlhf_lightning.loop.options import Loop
+from rlhf_lightning.loop.options import Loop, is_learned_here
 from rlhf_lightning.loop.questions import VERDICT, Questions, round_name
 from rlhf_lightning.models import ModelSpec
 from rlhf_lightning.pipeline import run_pipeline
@@ -194,6 +194,8 @@ class Rounds:
                 run_pipeline({**self.cfg, **options, **more}, folder, None, [f"round={number}"], data)
             self.results.seconds[name] = round(time.perf_counter() - began, 1)
             self._take(name, folder)
+            if number:
+                self._rescore(number)
 
         self.step(f"{name} trained", work)
 
@@ -238,6 +240,20 @@ class Rounds:
             self.results.columns[group] = list(dict.fromkeys([*self.results.columns.get(group, []), *columns]))
         self.results.reward_model = inner.reward_model or self.results.reward_model
         self.results.notes += [f"{name}: {note}" for note in inner.notes]
+
+    def _rescore(self, number: int) -> None:
+        """Score the answers of all policies by the newest reward model: no two rounds' scores are on one scale."""
+        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
+        columns = [name for name in self.results.columns["reward"] if name.removeprefix("reward/") in learned]
+        model = self.questions.reward_model(number)
+        for policy in self.results.policies:
+            answered = [sample for sample in self.samples.values() if policy.name in sample.completions]
+            prompts = [self.data.test[int(sample.id)].prompt for sample in answered]
+            scores = model.score(prompts, [sample.completions[policy.name] for sample in answered]).tolist()
+            for name in columns:
+                for sample, score in zip(answered, scores, strict=True):
+                    sample.scores.setdefault(policy.name, {})[name] = round(score, 6)
+                policy.metrics[name] = sum(scores) / len(scores)
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 
