@@ -17,7 +17,7 @@ from rlhf_lightning.models import Sampling
 ROWS = ("train", "validation", "codec", "seed")
 STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "sft": (SFTDataModule, ("policy", "evaluator"), ("loader", "trainer")),
-    "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "model")),
+    "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "ranking", "model")),
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic", "engine"),

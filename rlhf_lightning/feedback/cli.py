@@ -1,0 +1,69 @@
+"""`rlhf-feedback`: collect people's judgements, understand them, and turn them into rows to train on."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from rlhf_lightning.errors import UserError
+
+COMMANDS = {
+    "serve": "a web page on which people judge",
+    "import": "events from a file: the log itself, or another tool's format",
+    "export": "the log, or rows and other tools' formats, into a file",
+    "rows": "judgements as rows that rlhf-train trains on",
+    "report": "counts, agreement, biases and what the models are worth, as HTML and JSON",
+    "erase": "take a person's judgements or data out of the store",
+}
+STORE = "feedback.db"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; mistakes of the user's end in one message and status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(arguments)
+    except UserError as error:
+        print(f"rlhf-feedback: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return 1
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"rlhf-feedback: cannot use {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("rlhf-feedback", description=__doc__.split(": ", 1)[1])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # A command's own arguments need its module, which is loaded for that one alone.
+    chosen = next((word for word in arguments if word in COMMANDS), None)
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about)
+        if name != chosen:
+            continue
+        module = importlib.import_module(f"rlhf_lightning.feedback.commands.{name.replace('import', 'import_')}")
+        command.add_argument(
+            "--store",
+            default=os.environ.get("RLHF_FEEDBACK_STORE", STORE),
+            metavar="PLACE",
+            help="a file (SQLite), or postgresql://user@host/database; default: %(default)s, or RLHF_FEEDBACK_STORE",
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    return int(args.run(args) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,492 @@
+"""One judgement, or one sign of use, as the event log keeps it: who was shown what, and what they said or did.
+
+Events are never changed. What a person thinks better of is a new event that supersedes the old one; `current` says
+which hold. The JSON of an event is its dump without what is None: what is exported is read back equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from rlhf_lightning.errors import UserError
+
+VERSION: Literal[1] = 1
+"""Of the form of events; another one is refused when read."""
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")]
+"""Identifiers: short, and harmless in an address or a file's name."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Grade = Annotated[int, Field(ge=1, le=3)]
+
+Status = Literal["submitted", "draft", "skipped", "retracted", "erased"]
+Role = Literal["annotator", "adjudicator", "owner", "user", "simulated"]
+"""``user`` gave implicit feedback while using a model; ``simulated`` is no person."""
+
+
+class Value(BaseModel):
+    """A frozen value of which every field is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- what was shown --------------------------------------------------------------------------------------------------
+
+
+class Message(Value):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Asked(Value):
+    """What the model was asked.
+
+    Attributes:
+        text: the prompt as the model got it, plain or as the turns of a chat.
+        context: what a person needs beside it and the model did not see (a source, a guideline for this item).
+        language: BCP 47 tag, such as ``en`` or ``zh-Hans``; None where unknown.
+        document: what it is about, by an id: several prompts on one document are never split over training and test.
+        person: salted id of the person whose words or data it holds, for `erase`.
+        meta: the row's other columns; they travel into the training rows.
+    """
+
+    text: str | tuple[Message, ...]
+    context: str | None = None
+    language: str | None = None
+    document: str | None = None
+    person: Id | None = None
+    meta: dict[str, Any] = {}
+
+    @property
+    def plain(self) -> str:
+        """The prompt as one text: the turns of a chat below each other."""
+        if isinstance(self.text, str):
+            return self.text
+        return "\n\n".join(f"{turn.role}: {turn.content}" for turn in self.text)
+
+
+class Candidate(Value):
+    """One completion to be judged.
+
+    Attributes:
+        text: the completion.
+        hash: SHA-256 of the text; filled in where it is left out, and checked where it is given.
+        model: name or folder of the model that wrote it; None for a person, or where unknown.
+        settings: how it was generated (temperature, seed, ...).
+    """
+
+    text: str
+    hash: str = ""
+    model: str | None = None
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("hash") and isinstance(data.get("text"), str):
+            return {**data, "hash": digest(data["text"])}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Candidate:
+        if self.hash != digest(self.text):
+            raise ValueError("hash is not that of the text: leave it out, or mend the text")
+        return self
+
+
+class Shown(Value):
+    """How the candidates were shown.
+
+    Attributes:
+        order: positions of the candidates from first (left, top) to last; empty where nothing was shown.
+        blind: whether the models' names were hidden.
+        seed: of the order.
+        interface, guideline: versions of the page and of the guidelines that were beside it.
+        strategy: how the item was chosen: ``given``, ``random``, ``margin``, ``variance``, ``gap``.
+        probability: with which it was chosen.
+    """
+
+    order: tuple[int, ...] = ()
+    blind: bool = True
+    seed: int | None = None
+    interface: str | None = None
+    guideline: str | None = None
+    strategy: str = "given"
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Annotator(Value):
+    """Who judged: a salted id that names nobody by itself."""
+
+    id: Id
+    role: Role = "annotator"
+
+
+class Timing(Value):
+    """When it was shown, first touched and submitted; ``active_ms`` milliseconds it was in front and used."""
+
+    shown: AwareDatetime | None = None
+    first_action: AwareDatetime | None = None
+    submitted: AwareDatetime | None = None
+    active_ms: Annotated[int, Field(ge=0)] | None = None
+
+
+# --- what was said or done -------------------------------------------------------------------------------------------
+
+
+class Said(Value):
+    """What every explicit judgement may have: the aspect judged (None is the whole), how sure, and why."""
+
+    aspect: str | None = None
+    confidence: Grade | None = None
+    rationale: str | None = None
+
+    def lacks(self, candidates: int) -> str | None:
+        """What keeps it from being submitted, in words; None where nothing does. Drafts may lack things.
+
+        Raises:
+            ValueError: for what no draft can be.
+        """
+        return None
+
+
+class Pairwise(Said):
+    """Which of two candidates is better: ``winner`` is 0 or 1, or None in a tie or where both are bad."""
+
+    kind: Literal["pairwise"] = "pairwise"
+    outcome: Literal["win", "tie", "both_bad"] | None = None
+    winner: Literal[0, 1] | None = None
+    strength: Grade | None = None
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        if candidates != 2:
+            raise ValueError(f"a pairwise judgement is of 2 candidates, not {candidates}")
+        if (self.winner is not None) != (self.outcome == "win"):
+            raise ValueError("outcome win, and no other, has a winner (0 or 1)")
+        return None if self.outcome else "outcome"
+
+
+class Ranking(Said):
+    """A rank for each candidate: 1 is the best; equal ranks are ties; None is not ranked yet."""
+
+    kind: Literal["ranking"] = "ranking"
+    ranks: tuple[Annotated[int, Field(ge=1)] | None, ...]
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        _each(self.ranks, candidates, "ranks")
+        return "ranks" if None in self.ranks else None
+
+
+class Rating(Said):
+    """A number from ``low`` to ``high`` for each candidate, by aspect (``{"fluency": [4, 2]}``); None is not rated."""
+
+    kind: Literal["rating"] = "rating"
+    values: dict[str, tuple[float | None, ...]]
+    low: float = 1
+    high: float = 5
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        for aspect, values in self.values.items():
+            _each(values, candidates, f"values.{aspect}")
+            for value in values:
+                if value is not None and not self.low <= value <= self.high:
+                    raise ValueError(f"values.{aspect}: {value:g} is not on the scale {self.low:g} to {self.high:g}")
+        return None if any(v is not None for values in self.values.values() for v in values) else "values"
+
+
+class Thumbs(Said):
+    """Up (true), down (false) or nothing (None) for each candidate."""
+
+    kind: Literal["thumbs"] = "thumbs"
+    up: tuple[bool | None, ...]
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        _each(self.up, candidates, "up")
+        return None if any(value is not None for value in self.up) else "up"
+
+
+class Correction(Said):
+    """A candidate's text as a person would have it."""
+
+    kind: Literal["correction"] = "correction"
+    candidate: int = 0
+    text: str
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        _one(self.candidate, candidates)
+        return None if self.text.strip() else "text"
+
+
+class Span(Value):
+    """Characters ``start`` up to ``end`` of a candidate's text (code points, as Python counts); what is wrong there."""
+
+    start: Annotated[int, Field(ge=0)]
+    end: int
+    label: str
+    severity: Literal["minor", "major", "critical"] | None = None
+    note: str | None = None
+
+
+class Spans(Said):
+    """Marks within one candidate; none at all says that nothing is wrong."""
+
+    kind: Literal["spans"] = "spans"
+    candidate: int = 0
+    spans: tuple[Span, ...] = ()
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        _one(self.candidate, candidates)
+        for span in self.spans:
+            if span.end <= span.start:
+                raise ValueError(f"spans: {span.start} to {span.end} marks nothing")
+        return None
+
+
+class Label(Said):
+    """One of a closed set of labels, for a candidate or (None) for the prompt."""
+
+    kind: Literal["label"] = "label"
+    label: str
+    candidate: int | None = None
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        if self.candidate is not None:
+            _one(self.candidate, candidates)
+        return None if self.label else "label"
+
+
+Signal = Literal[
+    "impression",
+    "click",
+    "copy",
+    "dwell",
+    "scroll",
+    "continued",
+    "rephrased",
+    "regenerated",
+    "edit_accepted",
+    "abandoned",
+]
+
+
+class Implicit(Value):
+    """What a person did with a candidate (None: with the whole answer page).
+
+    Attributes:
+        signal: what was done.
+        candidate: with which candidate.
+        value: how much of it, in ``unit``.
+        unit: ``count`` (times), ``ms``, ``px``, ``chars`` or ``share`` (0 to 1).
+        position: place at which the candidate was shown, 0 the first.
+        visible: how many candidates were visible.
+        propensity: probability that the candidate was looked at where it stood.
+        censored: whether it went on after the record ended, so that ``value`` is a lower bound.
+    """
+
+    kind: Literal["implicit"] = "implicit"
+    signal: Signal
+    candidate: int | None = None
+    value: Annotated[float, Field(ge=0)] = 1.0
+    unit: Literal["count", "ms", "px", "chars", "share"] = "count"
+    position: Annotated[int, Field(ge=0)] | None = None
+    visible: Annotated[int, Field(ge=1)] | None = None
+    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    censored: bool = False
+
+    def lacks(self, candidates: int) -> str | None:
+        """As `Said.lacks`."""
+        if self.candidate is not None:
+            _one(self.candidate, candidates)
+        return None
+
+
+Payload = Annotated[
+    Pairwise | Ranking | Rating | Thumbs | Correction | Spans | Label | Implicit, Field(discriminator="kind")
+]
+Explicit = (Pairwise, Ranking, Rating, Thumbs, Correction, Spans, Label)
+KINDS: tuple[str, ...] = ("pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label", "implicit")
+"""Kinds of feedback; all but the last are explicit."""
+
+
+def _each(values: Sequence[object], candidates: int, name: str) -> None:
+    if len(values) != candidates:
+        raise ValueError(f"{name} has {len(values)} values for {candidates} candidates")
+
+
+def _one(candidate: int, candidates: int) -> None:
+    if not 0 <= candidate < candidates:
+        raise ValueError(f"candidate {candidate} is none of the {candidates}, which count from 0")
+
+
+# --- the event -------------------------------------------------------------------------------------------------------
+
+
+class Event(Value):
+    """One entry of the log.
+
+    Attributes:
+        id: of the event; who writes it chooses it, so that sending it twice stores it once.
+        version: of this form.
+        time: when it was recorded.
+        project: whose rules and guidelines it was given under.
+        task: the downstream task, such as ``summarization``.
+        item: what was asked; several people judge one item.
+        kind: of feedback; that of the payload, where there is one.
+        asked, candidates, shown, annotator, timing: see there.
+        status: a draft may be incomplete; ``skipped`` and ``retracted`` have no payload; ``erased`` has lost its texts.
+        reason: why it was skipped or retracted.
+        supersedes: the event of the same person that it replaces or takes back.
+        expected: the right answer, where the item is there to see how good people are (gold).
+        repeats: the item whose question this one asks again, to see whether people agree with themselves.
+        adjudicates: the events whose disagreement it settles.
+        consent: version of the consent that the annotator gave.
+        payload: what was said or done.
+    """
+
+    KIND: ClassVar[str] = "event"
+
+    id: Id = Field(default_factory=lambda: uuid.uuid4().hex)
+    version: Literal[1] = VERSION
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
+    project: Id = "default"
+    task: str | None = None
+    item: Id
+    kind: Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label", "implicit"]
+    asked: Asked
+    candidates: tuple[Candidate, ...]
+    shown: Shown = Shown()
+    annotator: Annotator
+    timing: Timing = Timing()
+    status: Status = "submitted"
+    reason: str | None = None
+    supersedes: Id | None = None
+    expected: Payload | None = None
+    repeats: Id | None = None
+    adjudicates: tuple[Id, ...] = ()
+    consent: str | None = None
+    payload: Payload | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Event:
+        n = len(self.candidates)
+        if self.shown.order and sorted(self.shown.order) != list(range(n)):
+            raise ValueError(f"shown.order {list(self.shown.order)} is no order of {n} candidates")
+        for name in ("payload", "expected"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value.kind != self.kind:
+                raise ValueError(f"{name}.kind {value.kind!r} is not the event's kind {self.kind!r}")
+            lacking = value.lacks(n)
+            if isinstance(value, Spans):
+                _inside(value, self.candidates)
+            if lacking and (self.status == "submitted" or name == "expected"):
+                raise ValueError(f"{name}.{lacking} is missing: only a draft may lack it")
+        if self.status == "submitted" and self.payload is None:
+            raise ValueError("a submitted event needs a payload")
+        if self.status in ("skipped", "retracted") and self.payload is not None:
+            raise ValueError(f"a {self.status} event has no payload")
+        if self.status == "retracted" and self.supersedes is None:
+            raise ValueError("a retracted event says in supersedes what it takes back")
+        if self.supersedes == self.id:
+            raise ValueError("an event can't supersede itself")
+        return self
+
+    @property
+    def gold(self) -> bool:
+        """Whether the right answer is known."""
+        return self.expected is not None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.model_dump_json(exclude_none=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, place: str = "event") -> Event:
+        """The event of a line of JSON.
+
+        Args:
+            text: the JSON.
+            place: where it stands, for the message (``feedback.jsonl, line 3``).
+
+        Raises:
+            UserError: naming place, field and what was expected there.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(f"{place}: {explain(error)}") from error
+
+
+def _inside(payload: Spans, candidates: Sequence[Candidate]) -> None:
+    length = len(candidates[payload.candidate].text)
+    for span in payload.spans:
+        if span.end > length:
+            raise ValueError(f"spans: {span.start} to {span.end} goes beyond the text's {length} characters")
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing that a value's form objects to, in words: the field, and what was expected there."""
+    first = error.errors(include_url=False)[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = "there is no such field"
+    elif first["type"] == "missing":
+        message = "is missing"
+    others = error.error_count() - 1
+    more = f" (and {others} more)" if others else ""
+    return f"{f'the field {field!r}: ' if field else ''}{message[:1].lower()}{message[1:]}{more}"
+
+
+# --- which events hold -----------------------------------------------------------------------------------------------
+
+
+def current(events: Iterable[Event], drafts: bool = False) -> list[Event]:
+    """The events that hold: no drafts, nothing superseded or taken back, what was skipped or erased left out.
+
+    An event is superseded by any other of the same annotator that names it, also where it comes earlier in the log
+    (a log may be put together from several). What a superseding draft is about to replace still holds. A skip that
+    replaces a judgement takes it away.
+
+    Args:
+        events: of any number of people and items.
+        drafts: whether what is not submitted yet counts too.
+
+    Returns:
+        Those with a payload, in their order in the log.
+    """
+    log = list(events)
+    by_id = {event.id: event for event in log}
+    gone = {
+        event.supersedes
+        for event in log
+        if event.supersedes is not None
+        and (event.status != "draft" or drafts)
+        and (old := by_id.get(event.supersedes)) is not None
+        and old.annotator.id == event.annotator.id
+    }
+    wanted = ("submitted", "draft") if drafts else ("submitted",)
+    return [e for e in log if e.id not in gone and e.status in wanted and e.payload is not None]

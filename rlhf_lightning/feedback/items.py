@@ -1,0 +1,180 @@
+"""What people are asked: one question about the candidates of one prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.events import Asked, Candidate, Id, Payload, Spans, Value, _inside, explain
+
+Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
+COUNTS: dict[str, tuple[int, int | None]] = {
+    "pairwise": (2, 2),
+    "ranking": (2, 9),
+    "rating": (1, 9),
+    "thumbs": (1, 9),
+    "correction": (1, 1),
+    "spans": (1, 1),
+    "label": (0, 1),
+}
+"""How many candidates each kind of question takes: least and most (the keys 1 to 9 name them)."""
+
+
+class Item(Value):
+    """One question.
+
+    Attributes:
+        id: follows from what is asked where it is left out, so that the same question read twice is one item.
+        kind: of judgement that is wanted.
+        asked, candidates: what it is about.
+        aspects: what is rated (kind rating), or the one aspect that is judged.
+        low, high: ends of the scale of a rating.
+        labels: what may be chosen (kinds label and spans).
+        expected: the right answer of a gold item.
+        repeats: the item that this one asks again.
+        adjudicates: the events whose disagreement is to be settled; only an adjudicator is asked.
+        strategy, probability: how it was chosen among all that could have been asked.
+        raters: how many people are asked; None is the project's number.
+        priority: the highest is asked first.
+    """
+
+    id: Id = ""
+    kind: Kind = "pairwise"
+    task: str | None = None
+    asked: Asked
+    candidates: tuple[Candidate, ...]
+    aspects: tuple[str, ...] = ()
+    low: float = 1
+    high: float = 5
+    labels: tuple[str, ...] = ()
+    expected: Payload | None = None
+    repeats: Id | None = None
+    adjudicates: tuple[Id, ...] = ()
+    strategy: str = "given"
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    raters: Annotated[int, Field(ge=1)] | None = None
+    priority: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("id"):
+            told = {name: value for name, value in data.items() if name not in ("id", "priority", "raters")}
+            plain = json.dumps(told, sort_keys=True, ensure_ascii=False, default=_dumped)
+            return {**data, "id": hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:20]}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Item:
+        least, most = COUNTS[self.kind]
+        n = len(self.candidates)
+        if n < least or (most is not None and n > most):
+            wanted = str(least) if least == most else f"{least} to {most}"
+            raise ValueError(f"a question of kind {self.kind} takes {wanted} candidates, not {n}")
+        if self.kind == "label" and len(self.labels) < 2:
+            raise ValueError("a question of kind label needs at least 2 labels")
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.expected is not None:
+            if self.expected.kind != self.kind:
+                raise ValueError(f"expected.kind {self.expected.kind!r} is not the question's kind {self.kind!r}")
+            if lacking := self.expected.lacks(n):
+                raise ValueError(f"expected.{lacking} is missing")
+            if isinstance(self.expected, Spans):
+                _inside(self.expected, self.candidates)
+        return self
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.model_dump_json(exclude_none=True)
+
+
+def _dumped(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Value) else str(value)
+
+
+def read_items(path: Path) -> Iterator[Item]:
+    """Questions of a file (JSONL, JSON, CSV, ... as rows of data are read).
+
+    A row is an item as `Item.to_json` writes it, or a prompt with its candidates: ``prompt`` (text or chat messages)
+    and ``candidates`` (texts, or ``{text, model, settings}``), or two columns ``a`` and ``b`` (also ``chosen`` and
+    ``rejected``) for a pair, or ``completion`` for a single one. ``kind`` says what is asked: without it two candidates
+    are compared, more are ranked, one is given a thumb. The fields of `Item` and ``context``, ``language``,
+    ``document``, ``person`` and ``models`` (the candidates' models in their order) are taken as they are; all other
+    columns travel along as ``meta``.
+
+    Raises:
+        UserError: naming file, line and field.
+    """
+    check_exists(path)
+    found = False
+    for record in read_file(path, "utf-8", None, _refuse):
+        found = True
+        yield item_of(record)
+    if not found:
+        raise UserError(f"{path} holds no item to be judged")
+
+
+def _refuse(error: UserError) -> None:
+    raise error
+
+
+ASKED = ("context", "language", "document", "person")
+
+
+def item_of(record: Record) -> Item:
+    """The question of one row; see `read_items`.
+
+    Raises:
+        UserError: naming place and field.
+    """
+    if (reason := flaw(record)) is not None:
+        raise UserError(f"{record.place}: {reason}")
+    values = {name: value for name, value in record.values.items() if value is not None and value != ""}
+    if "asked" not in values:
+        if "prompt" not in values:
+            raise UserError(
+                f"{record.place}: there is no column 'prompt'; the columns are {', '.join(map(str, record.values))}"
+            )
+        values = _plain_row(record.place, values)
+    try:
+        return Item.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{record.place}: {explain(error)}") from error
+
+
+def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
+    used = {"prompt", "models"}
+    if "candidates" in values:
+        candidates = values["candidates"]
+        if not isinstance(candidates, list):
+            raise UserError(f"{place}: the field 'candidates' must be a list of texts, not {candidates!r:.60}")
+    else:
+        names = next(
+            (n for n in (("a", "b"), ("chosen", "rejected"), ("completion",)) if all(k in values for k in n)), None
+        )
+        if names is None:
+            raise UserError(
+                f"{place}: there are no candidates: give a column 'candidates', 'a' and 'b', or 'completion'"
+            )
+        used |= set(names)
+        candidates = [values[name] for name in names]
+    models = values.get("models")
+    if models is not None and (not isinstance(models, list) or len(models) != len(candidates)):
+        raise UserError(f"{place}: the field 'models' must name the model of each of the {len(candidates)} candidates")
+    written = [{"text": c} if isinstance(c, str) else c for c in candidates]
+    if models is not None:
+        written = [{**c, "model": m} if isinstance(c, dict) else c for c, m in zip(written, models, strict=True)]
+    fields = set(Item.model_fields) - {"asked"}
+    asked = {"text": values["prompt"], **{name: values[name] for name in ASKED if name in values}}
+    meta = {k: v for k, v in values.items() if k not in fields | used | set(ASKED) | {"meta"}}
+    asked["meta"] = {**meta, **values["meta"]} if isinstance(values.get("meta"), dict) else meta
+    kind = values.get("kind") or {1: "thumbs", 2: "pairwise"}.get(len(written), "ranking")
+    return {**{k: v for k, v in values.items() if k in fields}, "kind": kind, "asked": asked, "candidates": written}
