@@ -11,7 +11,7 @@ _numbers = itertools.count()
 
 
 def judged(kind: str, texts: list[str], person: str = "ann", prompt: Any = "Question", **fields: Any) -> Event:
-    """An event of ``kind``; fields of an event are its own, ``asked`` has those of the prompt, others are the payload."""
+    """An event of ``kind``; fields that no event has are the payload's, ``asked`` has the prompt's."""
     event = {name: fields.pop(name) for name in list(fields) if name in Event.model_fields and name != "kind"}
     asked = Asked(text=prompt, **event.pop("asked", {}))
     role = fields.pop("role", "annotator")
