@@ -41,6 +41,7 @@ def write_rows(folder: str | Path, rows: Rows, test: Rows | None = None) -> dict
     for suffix, side in (("", rows), ("_test", test or Rows())):
         parts |= {f"{name}{suffix}": getattr(side, name) for name in ("preferences", "unpaired", "sft")}
     parts = {name: part for name, part in parts.items() if part}
+    optional = optional_columns(rows, test or Rows())
     if not parts:
         raise UserError(f"there are no rows to write to {folder}")
     beside = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.writing")
@@ -49,7 +50,7 @@ def write_rows(folder: str | Path, rows: Rows, test: Rows | None = None) -> dict
         beside.mkdir()
         for name, part in parts.items():
             with (beside / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-                for values in _values(part):
+                for values in _values(part, optional):
                     file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,17 +70,16 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} is there already: name a new folder for the rows")
 
 
-def optional_columns(rows: Rows) -> list[str]:
-    """Those of `OPTIONAL` that the preferences' file has, in which ``task.format`` must name them."""
-    return _needed(rows.preferences)
+def optional_columns(*sides: Rows) -> list[str]:
+    """Those of `OPTIONAL` that files of judgements have, in which ``task.format`` must name them.
+
+    If one row has need of a column all files of judgements have it, as a reader is told the columns once.
+    """
+    judged = [row for side in sides for row in (*side.preferences, *side.unpaired)]
+    return [name for name, usual in OPTIONAL.items() if any(getattr(row, name, usual) != usual for row in judged)]
 
 
-def _needed(rows: Sequence[Any]) -> list[str]:
-    return [name for name, usual in OPTIONAL.items() if any(getattr(row, name, usual) != usual for row in rows)]
-
-
-def _values(rows: Sequence[PreferenceRow | UnpairedRow | SFTRow]) -> list[dict[str, Any]]:
-    needed = _needed(rows)
+def _values(rows: Sequence[PreferenceRow | UnpairedRow | SFTRow], optional: Sequence[str]) -> list[dict[str, Any]]:
     made = []
     for row in rows:
         chat = not isinstance(row.prompt.text, str)
@@ -89,6 +89,6 @@ def _values(rows: Sequence[PreferenceRow | UnpairedRow | SFTRow]) -> list[dict[s
                 values[name] = [{"role": "assistant", "content": text}] if chat else text
         if isinstance(row, UnpairedRow):
             values["label"] = row.label
-        values |= {name: getattr(row, name) for name in needed}
+        values |= {name: getattr(row, name) for name in optional if hasattr(row, name)}
         made.append({**values, **{name: value for name, value in row.meta.items() if name not in values}})
     return made

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         store.note_export(f"rows-{uuid.uuid4().hex}", "rows", str(args.out.absolute()), rows.events, rows=len(rows))
         files = write_rows(args.out, train, test)
     print(f"\n{args.out}: " + ", ".join(f"{len(_part(name, train, test))} {name}" for name in files))
-    print(f"\n{train_line(files, optional_columns(rows))}")
+    print(f"\n{train_line(files, optional_columns(train, test))}")
     return 0
 
 
@@ -71,7 +71,7 @@ def _part(name: str, train: Rows, test: Rows) -> Sequence[object]:
 
 def told(log: Sequence[Event], holding: Sequence[Event], rows: Rows) -> list[str]:
     """A table of the rows by kind of judgement, and below it why judgements, or comparisons, gave none."""
-    kind = {event.id: event.kind for event in log}
+    kind: dict[str, str] = {event.id: event.kind for event in log}
     held = {event.id for event in holding}
     lines = [f"{'judgements':<12}{'logged':>8}{'hold':>8}{'used':>8}{'pairs':>8}{'unpaired':>10}{'sft':>8}"]
     parts = (rows.preferences, rows.unpaired, rows.sft)
