@@ -7,7 +7,7 @@ from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, P
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store
-from rlhf_lightning.loop.judging import PROJECT, ask_file, ask_simulated, hidden_scores, missing
+from rlhf_lightning.loop.judging import ask_file, ask_simulated, hidden_scores, missing, project_of
 
 JUDGE = "rlhf_lightning.tasks.qa.gold.score"
 
@@ -22,7 +22,6 @@ def item(i: int, right: str = "Oslo") -> Item:
 def said(about: Item, annotator: str, **more) -> Event:
     given = {"payload": Pairwise(outcome="win", winner=0), **more}
     return Event(
-        project=PROJECT,
         item=about.id,
         kind="pairwise",
         asked=about.asked,
@@ -51,8 +50,8 @@ def test_the_hidden_judge_sees_columns_and_references():
 def test_simulated_people_share_the_questions_and_are_right_without_noise(tmp_path: Path):
     items = [item(i) for i in range(30)]
     with Store(tmp_path / "s.db") as store:
-        ask_simulated(store, items, Simulated(noise=[0.0, 0.0, 0.0]), 2, JUDGE, 0)
-        events = list(store.events(PROJECT))
+        ask_simulated(store, "loop", items, Simulated(noise=[0.0, 0.0, 0.0]), 2, JUDGE, 0)
+        events = list(store.events("loop"))
         assert missing(items, events, 2) == []
     assert len(events) == 60
     assert all(event.payload.winner == 1 for event in events)  # type: ignore[union-attr]
@@ -67,3 +66,7 @@ def test_a_file_that_leaves_questions_open_says_which_and_what_to_do(tmp_path: P
         with pytest.raises(UserError, match=r"answers 1 of 2 questions.*questions\.jsonl.*resume=true"):
             ask_file(store, items, file, 1, tmp_path / "questions.jsonl")
         ask_file(store, items[:1], file, 1, tmp_path / "questions.jsonl")
+
+
+def test_a_run_s_project_is_a_plain_name():
+    assert project_of(Path("outputs/my task/2026-11-26_14-48-49")) == "loop-my-task-2026-11-26_14-48-49"
