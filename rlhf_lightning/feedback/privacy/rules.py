@@ -19,8 +19,12 @@ from rlhf_lightning.feedback.privacy import checksums
 HIDDEN = "\0"
 """Stands in place of each character of what was found: no rule reaches over it."""
 
-_START = r"(?<![0-9A-Za-z])(?<![0-9][._-])(?<![A-Za-z][_-])(?<!10\.[0-9]{4}/)(?<!10\.[0-9]{5}/)"  # nor in a DOI
-_END = r"(?![0-9A-Za-z]|[._-][0-9]|[_-][A-Za-z])"
+# A number inside another, a decimal, or a name with dashes is none; the same on both sides. Nor is the end of a DOI. A
+# bracket or plus sign begins something new, whatever is before it.
+_OPENS = r"(?=[(（+])"
+_NOT_WITHIN = r"(?<![0-9A-Za-z])(?<![0-9]\.(?=[0-9]))"
+_START = rf"(?:{_OPENS}|{_NOT_WITHIN}(?<![0-9A-Za-z][_-])(?<!10\.[0-9]{{4}}/)(?<!10\.[0-9]{{5}}/))"
+_END = r"(?![0-9A-Za-z]|[_-][0-9A-Za-z])(?!(?<=[0-9])\.[0-9])"
 _NEAR = 40
 """Characters before a number in which a word such as "phone" tells what it is."""
 
@@ -173,9 +177,11 @@ _VERSION = _words(
     r"|python|java|chrome|driver|update|patch",
     r"版本|版|章节|固件|章|节",
 )
-_HOST = _words(r"ip|ips|ipv4|ipv6|address|host|server|ping|dns|gateway|subnet|from|ssh|via", r"地址|服务器|主机|网关|IP")
+_HOST = _words(
+    r"ip|ips|ipv4|ipv6|address|host|server|ping|dns|gateway|subnet|from|ssh|via", r"地址|服务器|主机|网关|IP"
+)
 _IPV4 = re.compile(r"(?<![0-9A-Za-z_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9A-Za-z_]|\.[0-9])")
-_IPV6 = re.compile(r"(?<![0-9A-Za-z:.\[])\[?(?P<it>[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,42}[0-9A-Fa-f])(?![0-9A-Za-z:])")
+_IPV6 = re.compile(r"(?:\[|(?<![0-9A-Za-z:.]))(?P<it>[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,42}[0-9A-Fa-f])(?![0-9A-Za-z:])")
 
 
 def _ip(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -242,9 +248,7 @@ def ibans(text: str) -> Iterator[Span]:
 # ID numbers ---------------------------------------------------------------------------------------------------------
 
 _SSN_WORD = _words(r"ssn|social security|social", r"社保号|社会安全号")
-_SSN = re.compile(
-    rf"{_START}(?!000|666|9)[0-9]{{3}}(?P<s>[ -]?)(?!00)[0-9]{{2}}(?P=s)(?!0000)[0-9]{{4}}{_END}"
-)
+_SSN = re.compile(rf"{_START}(?!000|666|9)[0-9]{{3}}(?P<s>[ -]?)(?!00)[0-9]{{2}}(?P=s)(?!0000)[0-9]{{4}}{_END}")
 _NINO = re.compile(
     r"(?<![0-9A-Za-z])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?P<s>[ -]?)[0-9]{2}(?P=s)[0-9]{2}"
     r"(?P=s)[0-9]{2}(?P=s)[A-D](?![0-9A-Za-z])",
@@ -307,16 +311,16 @@ _CODES = (
 )
 """Country calling codes (ITU-T E.164) but 1, which has a rule of its own."""
 _GAP = r"[ .()-]{0,2}"
-_BEFORE = r"(?<![0-9A-Za-z+])(?<![0-9][._-])"
-_INTERNATIONAL = re.compile(rf"{_BEFORE}(?:\+|00[ -]?)(?!86{_GAP}1[3-9]){_CODES}(?:{_GAP}[0-9]){{6,13}}{_END}")
+_BEFORE = rf"(?:{_OPENS}|{_NOT_WITHIN}(?<![0-9][_-]))"
+_INTERNATIONAL = re.compile(rf"(?:\+|{_BEFORE}00[ -]?)(?!86{_GAP}1[3-9]){_CODES}(?:{_GAP}[0-9]){{6,13}}{_END}")
 _AMERICAN = re.compile(
-    rf"(?:{_BEFORE}(?:\+ ?|00)?1[ .-]?|{_START})"
+    rf"(?:\+ ?1[ .-]?|{_BEFORE}(?:00)?1[ .-]?|{_START})"
     r"(?P<area>\((?!.11)[2-9][0-9]{2}\) ?-?|(?!.11)[2-9][0-9]{2}(?P<s>[ .-]?))"
     rf"(?!.11)[2-9][0-9]{{2}}(?(s)(?P=s)|[ .-])[0-9]{{4}}{_END}"
 )
 _MOBILE = re.compile(
     # After the operator's three digits eight more, 4 + 4 or 3 + 3 + 2.
-    rf"{_BEFORE}(?:(?:\+ ?|00)?86[ -]?|[(（]\+?86[)）][ -]?)?1[3-9][0-9](?P<s>[ -]?)"
+    rf"(?:\+ ?86[ -]?|[(（]\+?86[)）][ -]?|{_BEFORE}(?:(?:00)?86[ -]?)?)1[3-9][0-9](?P<s>[ -]?)"
     rf"(?:[0-9]{{4}}(?P=s)[0-9]{{4}}|[0-9]{{3}}(?P=s)[0-9]{{3}}(?P=s)[0-9]{{2}}){_END}"
 )
 _TRUNK = re.compile(
@@ -335,7 +339,9 @@ _TRUNK = re.compile(
     ){_END}""",
     re.VERBOSE,
 )
-_TOLD = re.compile(rf"{_START}\(?[0-9](?:[ ().-]{{0,2}}[0-9]){{6,14}}{_END}")
+_LOCAL_NUMBER = re.compile(rf"{_START}[2-9][0-9]{{2}}-[0-9]{{4}}{_END}")
+_NUMBER = re.compile(r"number|phone|call|dial|fax|电话|手机|号码", re.IGNORECASE)
+_TOLD = re.compile(rf"{_START}(?:\([0-9]{{1,5}}\) ?-?)?[0-9](?:[ .-]{{0,2}}[0-9]){{6,14}}{_END}")
 
 
 def _international(match: re.Match[str]) -> bool | None:
@@ -361,9 +367,17 @@ def _trunk(match: re.Match[str]) -> bool:
     return match["bare"] is None or re.fullmatch("07[0-9]{9}", match[0]) is not None or _after(match, _PHONE_WORD)
 
 
+def _local(match: re.Match[str]) -> bool | None:
+    """``555-0134`` where numbers or calls were spoken of shortly before: else it is more likely a range."""
+    near = match.string[max(0, match.start() - _NEAR) : match.start()].rsplit(HIDDEN, 1)[-1]
+    return False if _NUMBER.search(near) else None
+
+
 def _told(match: re.Match[str]) -> bool | None:
-    """Any number of 7 to 15 digits after "phone" or the like, but years and dates."""
+    """Any number of 7 to 15 digits (E.164 has no longer ones) after "phone" or the like, but years and dates."""
     if not _after(match, _PHONE_WORD):
+        return None
+    if len(digits_of(match[0])) > 15:
         return None
     years = re.fullmatch(r"(?:1[89]|20)[0-9]{2}[ .-]{1,2}(?:(?:1[89]|20)[0-9]{2}|[0-9]{1,2}[ .-][0-9]{1,2})", match[0])
     return None if years else False
@@ -388,6 +402,7 @@ RULES = [
     Rule("PHONE", _INTERNATIONAL, _international),
     Rule("PHONE", _AMERICAN, _american),
     Rule("PHONE", _TRUNK, _trunk),
+    Rule("PHONE", _LOCAL_NUMBER, _local),
     Rule("PHONE", _TOLD, _told),
 ]
 """The most specific first: of two that overlap and are equally certain, the first names the kind."""
