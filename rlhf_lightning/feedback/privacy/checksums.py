@@ -89,8 +89,8 @@ def resident_number(value: str) -> bool | None:
 
 def hong_kong_id(value: str) -> bool:
     """Whether a Hong Kong identity card number such as ``A1234563`` has the right check character (weights 9 to 1)."""
-    *letters, first = value[:-7]
-    numbers = [36 if not letters else int(letters[0], 36), int(first, 36), *map(int, value[-7:-1]), int(value[-1], 16)]
+    before, first = value[:-8], value[-8]
+    numbers = [int(before, 36) if before else 36, int(first, 36), *map(int, value[-7:-1]), int(value[-1], 16)]
     return sum(weight * n for weight, n in zip(range(9, 0, -1), numbers, strict=True)) % 11 == 0
 
 

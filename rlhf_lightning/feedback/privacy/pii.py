@@ -133,8 +133,10 @@ def _value(finding: Finding) -> tuple[str, str]:
     text = plain(finding.text)[0].casefold()
     if finding.kind == "PHONE":
         digits = digits_of(text)
-        abroad = re.fullmatch("(?:00)?(?:86(1[3-9][0-9]{9})|1([2-9][0-9]{9}))", digits)
-        text = abroad[1] or abroad[2] if abroad else digits
+        chinese = re.fullmatch("(?:00)?86(1[3-9][0-9]{9})", digits)
+        # Without a plus or gap after the 1, eleven digits are a Chinese number.
+        american = re.match(r"(?:\+ ?1|001|1[ .(-])", text) and re.fullmatch("(?:00)?1([2-9][0-9]{9})", digits)
+        text = chinese[1] if chinese else american[1] if american else digits
     elif finding.kind in ("CARD", "IBAN", "US_SSN", "UK_NINO", "CN_ID", "HK_ID"):
         text = re.sub("[^0-9a-z]", "", text)
     elif finding.kind in ("PERSON", "PLACE"):

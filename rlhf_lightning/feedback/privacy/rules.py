@@ -3,7 +3,8 @@
 The text the rules see has half-width digits and letters, plain hyphens and spaces (see `plain`), and ``HIDDEN`` where
 something was found already. Every pattern is bounded, or can start at one place of a run only, so that searching is
 linear in the text. What may not stand after a match may not stand before one either, else of a long row of numbers
-each could be seen only once the one before it is hidden. None uses ``\\b``: to it a Chinese character is a letter, and a number beside one would be missed.
+each could be seen only once the one before it is hidden. None uses ``\\b``: to it a Chinese character is a letter, and
+a number beside one would be missed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NEAR = 40
 
 
 class Rule(NamedTuple):
-    """A pattern, and a check of what it matches: True if that is certain, False if not, None if it is something else."""
+    """A pattern, and a check of its matches: True for a certain one, False for an uncertain one, None for none."""
 
     kind: str
     pattern: re.Pattern[str]
@@ -62,7 +63,7 @@ def spans(text: str, rule: Rule) -> Iterator[Span]:
 
 
 _WIDE = {0xFF01 + i: 0x21 + i for i in range(94) if chr(0x21 + i).isalnum() or chr(0x21 + i) in "@.-+/_#=&%~"}
-_PLAIN = {
+_PLAIN: dict[int, str | int] = {
     **_WIDE,
     **dict.fromkeys([0x00A0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000], " "),
     **dict.fromkeys([0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212, 0xFE63], "-"),
@@ -154,10 +155,10 @@ _BARE_URL = re.compile(
 _PERSONAL_URL = re.compile(
     r"""
       ://[^/?#]*@                                                # a login
-    | [?&#;](?:[a-z_-]{0,32})(?:token|key|secret|passw(?:or)?d|pwd|auth|sig|signature|session|sid|code|user|username|uid
-              |userid|user_id|openid|name|email|mail|phone|mobile|account)=  # a value that is a person's or opens a door
-    | (?<![a-z0-9-])(?:facebook|twitter|x|instagram|github|gitlab|t|tiktok|medium|pinterest|weibo|huggingface|vk|patreon)
-      \.(?:com|me|co|org|cn)/[A-Za-z0-9_.@-]                         # a profile
+    | [?&#;](?:[a-z_-]{0,32})(?:token|key|secret|passw(?:or)?d|pwd|auth|sig|signature|session|sid|code|user|username
+              |uid|userid|user_id|openid|name|email|mail|phone|mobile|account)=  # a value that is a person's or opens a door
+    | (?<![a-z0-9-])(?:facebook|twitter|x|instagram|github|gitlab|t|tiktok|medium|pinterest|weibo|huggingface|vk
+      |patreon)\.(?:com|me|co|org|cn)/[A-Za-z0-9_.@-]                         # a profile
     | /(?:~|@|in/|u/|user/|users/|people/|profile/|member/|members/|author/|space/)[A-Za-z0-9_.%-]
     | [A-Za-z0-9._%+-]@[A-Za-z0-9-]                              # an e-mail address within
     """,
@@ -217,7 +218,8 @@ _CARD_WORD = _words(
     r"card|cards|visa|mastercard|amex|debit|credit|account|acct\.?|pan|unionpay", r"卡|卡号|账号|帐号|账户|帐户"
 )
 _CARD = re.compile(
-    rf"{_START}(?:[0-9]{{13,19}}|[0-9]{{4}}(?P<s>[ -])[0-9]{{4}}(?P=s)[0-9]{{4}}(?P=s)[0-9]{{1,4}}(?:(?P=s)[0-9]{{1,3}})?"
+    rf"{_START}(?:[0-9]{{13,19}}"
+    rf"|[0-9]{{4}}(?P<s>[ -])[0-9]{{4}}(?P=s)[0-9]{{4}}(?P=s)[0-9]{{1,4}}(?:(?P=s)[0-9]{{1,3}})?"
     rf"|[0-9]{{4}}(?P<t>[ -])[0-9]{{6}}(?P=t)[0-9]{{4,5}}|[0-9]{{6}}[ -][0-9]{{7,13}}){_END}"
 )
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,29}")
@@ -325,7 +327,8 @@ _MOBILE = re.compile(
 )
 _TRUNK = re.compile(
     rf"""{_START}(?:
-      (?:[(（]0(?:10|2[0-9]|[3-9][0-9]{{2}})[)）][ -]?|0(?:10|2[0-9]|[3-9][0-9]{{2}})[ -])[0-9]{{7,8}}(?:-[0-9]{{1,5}})?  # China
+      (?:[(（]0(?:10|2[0-9]|[3-9][0-9]{{2}})[)）][ -]?|0(?:10|2[0-9]|[3-9][0-9]{{2}})[ -])  # China
+      [0-9]{{7,8}}(?:-[0-9]{{1,5}})?
     | 0(?:10|2[0-9]|[3-9][0-9]{{2}})-[0-9]{{4}}[ -][0-9]{{4}}
     | [(（]?02[0-9][)）]?[ -][0-9]{{4}}[ -][0-9]{{4}}             # United Kingdom
     | [(（]?01[0-9]{{2}}[)）]?[ -][0-9]{{3}}[ -][0-9]{{4}}

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -17,7 +18,13 @@ from rlhf_lightning.feedback.privacy.pii import find, scrub
 class StandIn:
     """Finds the names it knows, as ``presidio_analyzer.AnalyzerEngine.analyze`` reports them."""
 
-    known = {"Anna Berg's": "PERSON", "Anna Berg": "PERSON", "Oslo": "LOCATION", "张三": "PERSON", "EMAIL_1": "PERSON"}
+    known: ClassVar = {
+        "Anna Berg's": "PERSON",
+        "Anna Berg": "PERSON",
+        "Oslo": "LOCATION",
+        "张三": "PERSON",
+        "EMAIL_1": "PERSON",
+    }
 
     def __init__(self, language: str) -> None:
         self.language = language

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ TEXTS = st.lists(st.one_of(GLUE, st.sampled_from(VALUES)), max_size=12).map("".j
 def test_places_are_right_and_apart(text: str) -> None:
     found = find(text)
     assert all(f.text == text[f.start : f.end] and f.text for f in found)
-    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(found))
 
 
 @settings(max_examples=400, deadline=None)
