@@ -155,8 +155,8 @@ _BARE_URL = re.compile(
 _PERSONAL_URL = re.compile(
     r"""
       ://[^/?#]*@                                                # a login
-    | [?&#;](?:[a-z_-]{0,32})(?:token|key|secret|passw(?:or)?d|pwd|auth|sig|signature|session|sid|code|user|username
-              |uid|userid|user_id|openid|name|email|mail|phone|mobile|account)=  # a value that is a person's or opens a door
+    | [?&#;](?:[a-z_-]{0,32})(?:token|key|secret|passw(?:or)?d|pwd|auth|sig|signature|session|sid|code|user
+              |username|uid|userid|user_id|openid|name|email|mail|phone|mobile|account)=  # a person's, or a key
     | (?<![a-z0-9-])(?:facebook|twitter|x|instagram|github|gitlab|t|tiktok|medium|pinterest|weibo|huggingface|vk
       |patreon)\.(?:com|me|co|org|cn)/[A-Za-z0-9_.@-]                         # a profile
     | /(?:~|@|in/|u/|user/|users/|people/|profile/|member/|members/|author/|space/)[A-Za-z0-9_.%-]
