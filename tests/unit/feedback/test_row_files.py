@@ -182,7 +182,7 @@ def test_the_command_writes_rows_and_says_what_became_of_which(store, tmp_path, 
     assert ["1", "replaced"] in lines
     assert f"data.preferences={out}/preferences.jsonl data.preferences_test={out}/preferences_test.jsonl" in told
     assert f"data.train={out}/sft.jsonl" in told
-    assert "task.format.weight=weight task.format.probability=probability" in told
+    assert "++task.format.weight=weight ++task.format.probability=probability" in told
     sides = [
         {json.loads(line)["document_id"] for line in path.read_text().splitlines() if "document_id" in line}
         for path in (out / "preferences.jsonl", out / "preferences_test.jsonl")
