@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rlhf_lightning.data.modules import check_rankings
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
@@ -52,11 +53,15 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
     stages, target = cfg["stages"], cfg["task"]["metrics"]
     if "sft" in stages and not data.train:
         raise UserError("the stage sft needs demonstrations: give data.train=FILE, or leave sft out of stages")
-    if "reward" in stages and not data.preferences:
-        raise UserError(
-            "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected), or leave it "
-            "out, as in stages=[sft], or stages=[sft,ppo] with another reward, such as rewards=chrf"
-        )
+    if "reward" in stages:
+        judged, _ = data.judged
+        if not judged:
+            raise UserError(
+                "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected) or "
+                "data.unpaired=FILE (completion and label), or leave it out, as in stages=[sft], or stages=[sft,ppo] "
+                "with another reward, such as rewards=chrf"
+            )
+        check_rankings(judged, cfg["reward"]["ranking"])
     batch, devices = cfg["ppo"]["loader"]["batch_size"], processes(cfg["trainer"])
     if "ppo" in stages and len(data.prompts) < batch * devices:
         many = f" on each of {devices} devices" if devices > 1 else ""

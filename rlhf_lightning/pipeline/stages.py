@@ -60,6 +60,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool 
         return instantiate(model)
     texts = [f"{transcript(row.prompt.text)} {row.completion}" for row in data.train]
     texts += [f"{transcript(row.prompt.text)} {row.chosen}" for row in data.preferences]
+    texts += [f"{transcript(row.prompt.text)} {row.completion}" for row in data.unpaired]
     if not texts:
         raise UserError("model=tiny trains its tokenizer on the data's text, but there is none: give data.train=FILE")
     folder = directory / "base" / "model"
@@ -125,17 +126,17 @@ def train_reward(run: Run) -> None:
     cfg = dict(run.cfg["reward"])
     loader, options, normalise = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("normalise")
     cfg.pop("model", None)
+    ranking, seed = cfg.pop("ranking"), run.cfg["seed"]
     model = RewardModel.load(reward_spec(run), **run.limits, fresh_head=True)
     module = instantiate(cfg, model=model)
-    data = PreferenceDataModule(
-        run.data.preferences, run.data.preferences_test, model.codec, **loader, seed=run.cfg["seed"]
-    )
+    data = PreferenceDataModule(*run.data.judged, model.codec, **loader, seed=seed, ranking=ranking)
 
     def save(folder: Path) -> None:
         model.eval()
         if normalise != "none":
             shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
             shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
+            shown = shown or [(row.prompt, row.completion) for row in run.data.unpaired[:256]]
             model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
         save_once(model, folder)
 

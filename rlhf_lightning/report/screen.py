@@ -197,6 +197,10 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
         show(console, Text(caution, style="yellow"))
     if results.policies:
         show(console, results_table(results, console.width))
+    if results.rounds:
+        from rlhf_lightning.report.rounds import rounds_table
+
+        show(console, rounds_table(results))
     if results.reward_model:
         show(console, Text(_reward_model_line(results.reward_model)))
     samples = read_samples(run_dir / "samples.jsonl")

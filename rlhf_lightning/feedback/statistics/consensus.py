@@ -99,8 +99,8 @@ def dawid_skene(
     labels: ArrayLike,
     classes: int | None = None,
     smoothing: float = SMOOTHING,
-    max_iterations: int = 2000,
-    tolerance: float = 1e-9,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-6,
 ) -> DawidSkene:
     """True classes and each rater's errors, from votes alone, by EM.
 
@@ -141,8 +141,9 @@ def dawid_skene(
     converged, iteration = False, 0
     while True:
         prior = (posterior[voted].sum(0) + smoothing / k) / (voted.sum() + smoothing)
-        confusion = np.zeros((n_raters, k, k))
-        np.add.at(confusion.transpose(0, 2, 1), (rater, label), posterior[item])
+        weights, answer = posterior[item], rater * k + label
+        by_class = [np.bincount(answer, weights[:, c], n_raters * k).reshape(n_raters, k) for c in range(k)]
+        confusion = np.stack(by_class, axis=1)
         if smoothing:
             average = confusion.sum(0) + 1 / k  # a class that nothing is of yet: any answer is as likely
             confusion += smoothing * average / average.sum(1, keepdims=True)
@@ -151,8 +152,8 @@ def dawid_skene(
 
         with np.errstate(divide="ignore"):
             log_prior, log_confusion = np.log(prior), np.log(confusion)
-        joint = np.tile(log_prior, (n_items, 1))
-        np.add.at(joint, item, log_confusion[rater, :, label])
+        evidence_for = [np.bincount(item, log_confusion[rater, c, label], n_items) for c in range(k)]
+        joint = log_prior + np.stack(evidence_for, axis=1)
         best = joint.max(1, keepdims=True)
         evidence = best + np.log(np.exp(joint - best).sum(1, keepdims=True))
         before, posterior = posterior, np.exp(joint - evidence)

@@ -26,8 +26,8 @@ class Estimate(NamedTuple):
 UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
-    """A share with Wilson's score interval (1927); NaN without trials.
+def wilson_interval(successes: float, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """A share with Wilson's score interval (1927), where a tie may count one half; NaN without trials.
 
     >>> [round(x, 3) for x in wilson_interval(9, 10)]
     [0.9, 0.596, 0.982]
@@ -61,7 +61,7 @@ def exact_interval(successes: int, trials: int, confidence: float = CONFIDENCE) 
 def binomial_p(successes: int, trials: int) -> float:
     """The two-sided p value of the exact test that successes are as likely as failures; NaN without trials.
 
-    >>> binomial_p(1, 5)
+    >>> round(binomial_p(1, 5), 6)
     0.375
     """
     _check(successes, trials)
@@ -105,7 +105,7 @@ def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _check(successes: int, trials: int) -> None:
+def _check(successes: float, trials: int) -> None:
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials: it has to be 0 <= successes <= trials")
 

@@ -13,9 +13,9 @@ from rlhf_lightning.comparison.significance import student_tail
 from rlhf_lightning.feedback.statistics.intervals import CONFIDENCE, Estimate, wilson_interval
 
 READING_LIMIT = 50.0
-"""Characters a second of English that nobody reads with understanding: twice the mean rate of silent reading, 238 words a
-minute (Brysbaert, 2019, doi:10.1016/j.jml.2019.104047), some 24 characters a second with spaces. Other scripts say more by
-a character: the pairs of sentences of Tatoeba have 3.2 times as many characters in English as in Chinese."""
+"""Characters a second of English that nobody reads with understanding: twice the mean rate of silent reading, 238 words
+a minute (Brysbaert, 2019, doi:10.1016/j.jml.2019.104047), taken as 25 characters a second with spaces. Other scripts
+say more by a character: Tatoeba's pairs of sentences have 3.2 times as many characters in English as in Chinese."""
 
 
 class StraightLining(NamedTuple):
@@ -42,8 +42,8 @@ def straight_lining(choices: Sequence[Hashable], shares: Mapping[Hashable, float
     """Whether a person gives the same answer again and again, against what chance gives.
 
     Args:
-        choices: the person's, in the order of time; of places on the screen (first, second, tie), which a random order of
-            the answers makes independent of their quality.
+        choices: the person's, in the order of time; of places on the screen (first, second, tie), which a random order
+            of the answers makes independent of their quality.
         shares: of the choices as people make them in general, those of all raters say. They are scaled to a sum of 1.
 
     Returns:
