@@ -87,19 +87,19 @@ class PeopleReward:
         return values
 
     def _wait(self, items: dict[tuple[str, str], Item]) -> dict[tuple[str, str], float]:
-        self.store.add_items(items.values(), self.project)
+        new = self.store.add_items(items.values(), self.project)
+        if new and not self.told:
+            self.told = True
+            warnings.warn(
+                f"responses wait for people: rlhf-feedback serve --store {self.store.shown_place} "
+                f"--project {self.project} --raters {self.raters}",
+                stacklevel=3,
+            )
         deadline = time.monotonic() + 60 * self.minutes
         while True:
             found, left = self._judged(items)
             if not left or time.monotonic() >= deadline:
                 return found
-            if not self.told:
-                self.told = True
-                warnings.warn(
-                    f"{left} responses wait for people: rlhf-feedback serve --store {self.store.shown_place} "
-                    f"--project {self.project} --raters {self.raters}",
-                    stacklevel=2,
-                )
             time.sleep(self.poll)
 
     def _judged(self, items: dict[tuple[str, str], Item]) -> tuple[dict[tuple[str, str], float], int]:
