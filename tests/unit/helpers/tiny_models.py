@@ -115,7 +115,7 @@ def rows(prompts: Sequence[str] = PROMPTS) -> list[PromptRow]:
 
 def batch_of(policy: Policy, prompts: Sequence[str] = PROMPTS) -> PromptBatch:
     """The batch that a data module would make of prompts."""
-    return prompt_batch(list(enumerate(rows(prompts))), policy.codec)
+    return prompt_batch(list(enumerate(rows(prompts))), policy.codec).to(policy.device)
 
 
 def demonstrations() -> list[SFTRow]:

@@ -13,6 +13,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import LoraSpec, Policy, Sampling
 from rlhf_lightning.rollout import GenerateEngine, NativeEngine
 from rlhf_lightning.rollout import native as module
+from rlhf_lightning.rollout.graphs import StepGraph
 
 HOW = [
     Sampling(temperature=0.7, seed=2),
@@ -185,3 +186,26 @@ def test_columns_are_used_again(make_policy, monkeypatch) -> None:
 def test_no_slots() -> None:
     with pytest.raises(UserError, match=r"rollout\.slots"):
         NativeEngine(0)
+
+
+@pytest.mark.parametrize("how", HOW, ids=["sampled", "greedy", "top_k", "top_p"])
+@pytest.mark.parametrize("slots", [1, 3, 64])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_steps_in_place_draw_the_same(kind: str, slots: int, how: Sampling, make_policy, monkeypatch) -> None:
+    """What a GPU records, done here without a recording: the same answers, and what a forward says of them."""
+    monkeypatch.setattr(module, "recorded", lambda device: True)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    policy, steps = make_policy(kind, wild_head=True), []
+    original = module._Decoding._step_in_place
+    monkeypatch.setattr(module._Decoding, "_step_in_place", lambda self: (steps.append(1), original(self))[1])
+    batch = batch_of(policy, [row.prompt.text for row in rows()] * 5)
+    ours, theirs = NativeEngine(slots)(policy, batch, how, 3), GenerateEngine()(policy, batch, how, 3)
+    assert len(steps) > 7
+    assert torch.equal(ours.ids, theirs.ids)
+    assert ours.texts == theirs.texts
+    if ours.logprobs is not None:
+        inputs = (batch.prompt_ids, batch.prompt_mask, ours.ids, ours.mask)
+        with torch.no_grad():
+            said = policy.token_outputs(*inputs, how.temperature, with_values=True)
+        torch.testing.assert_close(ours.logprobs, said.logprobs, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.values, said.values, atol=2e-5, rtol=1e-5)
