@@ -133,7 +133,7 @@ def preferences() -> list[PreferenceRow]:
 
 def with_noise_in_padding(ids: Tensor, mask: Tensor, vocab: int, seed: int = 7) -> Tensor:
     """The same ids with random ones where the mask is false."""
-    noise = torch.randint(0, vocab, ids.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randint(0, vocab, ids.shape, generator=torch.Generator().manual_seed(seed)).to(ids.device)
     return torch.where(mask, ids, noise)
 
 

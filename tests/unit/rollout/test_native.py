@@ -64,11 +64,11 @@ def test_draws_follow_the_distribution(make_policy) -> None:
     """Checklist 13: 4,000 first tokens to one prompt against the forward's probabilities, by a chi-square test."""
     policy = make_policy()
     row = rows()[1]
-    batch = prompt_batch([(i, row) for i in range(4000)], policy.codec)
-    first = NativeEngine(64)(policy, batch, Sampling(temperature=1.0, seed=9)).ids[:, 0]
+    batch = prompt_batch([(i, row) for i in range(4000)], policy.codec).to(policy.device)
+    first = NativeEngine(64)(policy, batch, Sampling(temperature=1.0, seed=9)).ids[:, 0].cpu()
     one = batch.prompt_ids[:1], batch.prompt_mask[:1]
     with torch.no_grad():
-        logits = policy(*one, torch.tensor([[5]]), torch.tensor([[True]])).logits[0, 0]
+        logits = policy(*one, one[0][:, :1], one[1][:, -1:]).logits[0, 0].cpu()
     expected = 4000 * logits.double().softmax(0)
     often = expected >= 5
     counts = torch.bincount(first, minlength=len(expected)).double()
@@ -106,7 +106,8 @@ def test_takes_new_weights_at_once(make_policy) -> None:
         before = answers.texts
         with torch.no_grad():
             for parameter in policy.model.parameters():
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                parameter.add_(0.3 * noise.to(parameter))
 
 
 def test_with_an_adapter(make_policy) -> None:
@@ -115,7 +116,8 @@ def test_with_an_adapter(make_policy) -> None:
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(2))
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+                parameter.copy_(0.5 * noise)
     batch = batch_of(policy)
     assert NativeEngine(2)(policy, batch, HOW[0]).texts == policy.complete(batch, HOW[0]).texts
     assert policy.complete(batch, HOW[0]).texts != make_policy().complete(batch, HOW[0]).texts
