@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -17,26 +18,27 @@ class StepGraph:
     """Work on a GPU that is done again and again on the same tensors: the first time as it is, then from a recording.
 
     A model that can't be recorded (one that waits for the GPU on the way) is done as it is every time, with a warning.
-
-    Args:
-        work: reads and writes tensors whose shapes and addresses stay the same until `forget`.
     """
 
     possible = True
     """Whether recording works; False for good after it has failed."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
+    def __init__(self) -> None:
         self.done = 0
         self.recording: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """Do the work once."""
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Do the work once.
+
+        Args:
+            work: the same one each time: it reads and writes tensors whose shapes and addresses stay the same until
+                `forget`. It isn't kept: a caller whose method it is would be freed late, by the garbage collector.
+        """
         if self.done == 1 and StepGraph.possible:  # what the first time sets up for good is no part of a recording
-            self.recording = _recorded(self.work)
+            self.recording = _recorded(work)
         self.done += 1
         if self.recording is None:
-            self.work()
+            work()
         else:
             self.recording.replay()
 
@@ -68,7 +70,7 @@ _kept: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
 """For each device a recording that holds the memory which all others take turns in."""
 
 
-def _pool() -> tuple[int, int]:
+def _pool() -> Any:
     device = torch.cuda.current_device()
     if device not in _kept:
         graph = torch.cuda.CUDAGraph()

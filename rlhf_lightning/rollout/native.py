@@ -4,8 +4,8 @@ Every row in progress has a slot. All slots write their next key and value into 
 step writes one slice and attention reads one contiguous span; a mask hides what lies left of a row's first token. A
 prompt that comes in later is put right before the current column, as if it had been padded on the left.
 
-On a GPU the step is recorded once and replayed (`StepGraph`); it then reads all columns of the cache, so that its shapes
-stay the same.
+On a GPU the step is recorded once and replayed (`StepGraph`); it then reads all columns of the cache, so that its
+shapes stay the same.
 """
 
 from __future__ import annotations
@@ -179,6 +179,10 @@ class SlotCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write a layer's keys and values, and give back all that the queries may look at."""
+        kind = key_states.device.type
+        if torch.is_autocast_enabled(kind):  # attention would cast all of the cache anew in each step
+            half = torch.get_autocast_dtype(kind)
+            key_states, value_states = key_states.to(half), value_states.to(half)
         if layer_idx == len(self.keys):
             _, heads, _, size = key_states.shape
             self.keys.append(key_states.new_zeros(self.size, heads, self.columns, size))
@@ -236,7 +240,7 @@ class _Decoding:
         longest = int(self.lengths.max())
         refills = rows > self.slots
         columns = longest + self.width * (2 if refills else 1)
-        self.graph = StepGraph(self._step_in_place) if recorded(self.device) else None
+        self.graph = StepGraph() if recorded(self.device) else None
         self.cache = SlotCache(self.slots, -(-columns // 8) * 8 if self.graph else columns)  # of 8: attention's kernels
         self.column = longest
         self.row = torch.full((self.slots,), rows, device=self.device)
@@ -313,7 +317,7 @@ class _Decoding:
         self.cache.slots, self.cache.span, self.cache.first = count, (self.column, self.column + 1), self.first
         if self.graph is not None:
             self.place.fill_(self.column)
-            self.graph()
+            self.graph(self._step_in_place)
             over = self.over
         else:
             seen = self.seen[..., self.first : self.column + 1]

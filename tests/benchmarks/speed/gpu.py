@@ -8,10 +8,12 @@ weights says is decoded and read again by the reward model with as many tokens.
 The limits are measured first: a product of two bfloat16 matrices of 8192 x 8192, and a copy of 4 GB (bytes read and
 written). Then, each in bfloat16 mixed precision (``mixed``: weights in float32) and with bfloat16 weights (``bf16``):
 
-- sampling by ``rollout=native`` and ``rollout=generate``: answers of equal lengths, all at once; and answers of lengths drawn
-  from a geometric distribution, which ``generate`` takes a batch after another, each until its longest answer has ended;
-- rounds of PPO, with a reference and a reward model of the same size: seconds of each phase (medians), peak memory, and the
-  update's share of the first limit. Operations are counted as `limits.py` does: recomputed logits are no useful work.
+- sampling by ``rollout=native`` and ``rollout=generate``: answers of equal lengths, all at once; and answers of
+  lengths drawn from a geometric distribution, which ``generate`` takes a batch after another, each until its longest
+  answer has ended;
+- rounds of PPO, with a reference and a reward model of the same size: seconds of each phase (medians), peak memory, and
+  the update's share of the first limit. Operations are counted as `limits.py` does: recomputed logits are no useful
+  work.
 """
 
 from __future__ import annotations
@@ -108,14 +110,15 @@ def ceilings(device: torch.device, side: int = 8192) -> dict[str, float]:
 
 
 class Lengths:
-    """Within it each row's answer has a given length: a random number of 1 or more, which there is none of otherwise, ends
-    it, and before nothing does."""
+    """Within it each row's answer has a given length: a random number of 1 or more, which there is none of otherwise,
+    ends it, and before nothing does."""
 
     def __init__(self, policy: Policy, lengths: list[int]) -> None:
         self.policy, self.lengths, self.ends = policy, lengths, policy.eos_ids
 
     def __enter__(self) -> None:
         draw, uniforms = generation.draw, generation.uniforms
+        ends = torch.tensor(self.ends, device=self.policy.device)
 
         def asked(*args: Any) -> Tensor:
             u = uniforms(*args)
@@ -123,8 +126,8 @@ class Lengths:
             return u
 
         def forced(logits: Tensor, u: Tensor) -> Tensor:
-            logits[:, self.ends] = float("-inf")
-            return torch.where(u < 1, draw(logits, u), self.ends[0])
+            logits.index_fill_(1, ends, float("-inf"))  # nothing here may wait for the GPU: the step is recorded
+            return draw(logits, u).masked_fill(u >= 1, self.ends[0])
 
         self.before = draw, uniforms
         native.draw = generation.draw = forced
@@ -152,7 +155,7 @@ def sampling(
                 tokens += int(engine(policy, batch, how).lengths.sum())
 
     with Lengths(policy, parts[0][1]):
-        engine(policy, batches[0], how)
+        engine(policy, batches[0][0], how)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     seconds = []
@@ -272,7 +275,10 @@ def main() -> None:
 
             if "sample" in args.parts:
                 policy = Policy.load(
-                    ModelSpec(str(folder), dtype=dtype), max_prompt=args.prompt, max_completion=args.new, value_head=True
+                    ModelSpec(str(folder), dtype=dtype),
+                    max_prompt=args.prompt,
+                    max_completion=args.new,
+                    value_head=True,
                 ).to(device)
                 mixed = torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
                 equal, some = [args.new] * args.batch, rows[: args.batch]
@@ -293,7 +299,8 @@ def main() -> None:
             if "micro" in args.parts:
                 for tokens in (4096, 16384, 32768):
                     figures = ppo(folder, rows, {**asked, "micro_batch_tokens": tokens})
-                    show(f"ppo, micro-batches of {tokens}", {**figures, "update_share": figures["update_flops"] / limit})
+                    figures["update_share"] = figures["update_flops"] / limit
+                    show(f"ppo, micro-batches of {tokens}", figures)
             if "profile" in args.parts:
                 where = (args.json or Path("outputs/gpu.json")).parent / f"profile-{name}"
                 ppo(folder, rows, {**asked, "profile": where})

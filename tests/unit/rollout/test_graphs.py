@@ -37,13 +37,18 @@ def test_without_autocast_nothing_is_cast() -> None:
 def test_a_recording_does_the_work_again() -> None:
     """Every call counts once: the first, the one that is recorded, and those replayed; also after other work."""
     x, calls = torch.zeros(3, device="cuda"), []
-    graph = StepGraph(lambda: (calls.append(1), x.add_(1))[0])
+    graph = StepGraph()
+
+    def work() -> None:
+        calls.append(1)
+        x.add_(1)
+
     for n in range(1, 6):
-        graph()
+        graph(work)
         assert x.tolist() == [n] * 3
     assert len(calls) == 2, "done, and recorded; then replayed"
     graph.forget()
-    graph()
+    graph(work)
     assert len(calls) == 3
     assert x.tolist() == [6] * 3
 
@@ -52,9 +57,13 @@ def test_a_recording_does_the_work_again() -> None:
 def test_work_that_waits_for_the_gpu_is_done_without_a_recording(monkeypatch) -> None:
     monkeypatch.setattr(StepGraph, "possible", True)
     x = torch.zeros(3, device="cuda")
-    graph = StepGraph(lambda: x.add_(1 + 0 * float(x[0])))
-    graph()
+    graph = StepGraph()
+
+    def work() -> None:
+        x.add_(1 + 0 * float(x[0]))
+
+    graph(work)
     with pytest.warns(UserWarning, match="without CUDA graphs"):
-        graph()
-    graph()
+        graph(work)
+    graph(work)
     assert x.tolist() == [3] * 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -211,3 +213,59 @@ def test_steps_in_place_draw_the_same(kind: str, slots: int, how: Sampling, make
             said = policy.token_outputs(*inputs, how.temperature, with_values=True)
         torch.testing.assert_close(ours.logprobs, said.logprobs, atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(ours.values, said.values, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_cache_is_freed_at_once(in_place: bool, make_policy, monkeypatch) -> None:
+    """Nothing refers to itself in a circle: gigabytes on a GPU would wait for the garbage collector."""
+    monkeypatch.setattr(module, "recorded", lambda device: in_place)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    made, original = [], module.SlotCache.__init__
+
+    def noted(self, *args) -> None:
+        original(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(module.SlotCache, "__init__", noted)
+    policy = make_policy()
+    gc.collect()
+    gc.disable()
+    try:
+        NativeEngine(2)(policy, batch_of(policy), HOW[0])
+        assert made
+        assert not any(cache() for cache in made)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_mixed_precision_caches_halves_and_draws_the_same(in_place: bool, make_policy, monkeypatch) -> None:
+    """Attention casts keys and values anyway: a cache of them cast beforehand gives the same bits."""
+    monkeypatch.setattr(module, "recorded", lambda device: in_place)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    policy, kinds = make_policy(wild_head=True), []
+    original = module.SlotCache.update
+
+    def noted(self, keys, *args, **kwargs):
+        out = original(self, keys, *args, **kwargs)
+        kinds.append((keys.dtype, self.keys[0].dtype))
+        return out
+
+    monkeypatch.setattr(module.SlotCache, "update", noted)
+    batch = batch_of(policy, [row.prompt.text for row in rows()] * 5)
+    assert policy.has_plain_head
+    NativeEngine(3)(policy, batch, HOW[0])  # what is tried at first is behind us
+    kinds.clear()
+
+    def answers() -> tuple:
+        with torch.autocast(policy.device.type, torch.bfloat16, cache_enabled=False):
+            return NativeEngine(3)(policy, batch, HOW[0])
+
+    halves = answers()
+    assert {held for _, held in kinds} == {torch.bfloat16}
+    monkeypatch.setattr(module.torch, "is_autocast_enabled", lambda *args: False)
+    kinds.clear()
+    plain = answers()
+    assert {held for _, held in kinds} == {given for given, _ in kinds}
+    assert torch.equal(halves.ids, plain.ids)
+    assert torch.equal(halves.logprobs, plain.logprobs)

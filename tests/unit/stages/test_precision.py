@@ -41,7 +41,7 @@ def test_bf16_mixed(stage: str, kind: str, make_policy, make_trainer, model_dir,
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize(("precision", "most"), [("32-true", 2e-5), ("bf16-mixed", 0.05)])
 def test_the_ratio_starts_at_1(precision: str, most: float, minibatches: int, make_policy, make_trainer) -> None:
-    """What the first update says of the tokens is what was said as they were drawn, but for the precision's rounding."""
+    """What the first update says of the tokens is what was said as they were drawn, but for rounding."""
     policy = make_policy("llama", wild_head=True)
     module = PPOModule(policy, {"length": length_reward}, minibatches=minibatches, epochs=1, lr=0.0)
     trainer = make_trainer(max_epochs=1, precision=precision, limit_val_batches=0)
