@@ -1,0 +1,123 @@
+"""``rlhf-feedback export``: the log, or judgements in another tool's format, into a file: whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf_lightning.data.files import home
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log
+
+if TYPE_CHECKING:
+    from rlhf_lightning.feedback.events import Event
+    from rlhf_lightning.feedback.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--format", required=True, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--out", required=True, metavar="FILE", help="where to; .gz is compressed")
+    parser.add_argument("--project", help="only this one's events; default: all")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file, and print what is in it and what is not."""
+    from rlhf_lightning.feedback.store import Store
+
+    check_format(args.format)
+    with Store(args.store, create=False) as store:
+        used, left = export(store, args.format, home(args.out), args.project, args.force)
+    print(f"wrote {used} events to {args.out}")
+    for reason, count in left.most_common():
+        print(f"left out {count}: {reason}")
+    return 0
+
+
+def export(
+    store: Store, name: str, path: Path, project: str | None = None, force: bool = False
+) -> tuple[int, Counter[str]]:
+    """Write events into a file and note it in the store.
+
+    Args:
+        store: of the events. The log is exported with all that is in it, the other formats with what holds (`current`).
+        name: of the format.
+        path: of the file; a name that ends with ``.gz`` is compressed.
+        project: whose events; None is all.
+        force: replace what is there.
+
+    Returns:
+        How many events were written, and how many were not, by the reason.
+
+    Raises:
+        UserError: if the file is there, its folder isn't, or there is nothing to be written.
+    """
+    from rlhf_lightning.feedback.events import current
+
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it")
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already: choose another name, or say --force")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}")
+    used: list[str] = []
+    left: Counter[str] = Counter()
+
+    def lines() -> Iterator[str]:
+        if name == "log":
+            for text, event in log.write(store, project):
+                if event is not None:
+                    used.append(event)
+                yield text
+            return
+        events = current(store.events(project=project))
+        out: set[str] = set()
+
+        def leave(event: Event, reason: str) -> None:
+            left[reason] += 1
+            out.add(event.id)
+
+        yield from FORMATS[name][1](events, leave)
+        used.extend(event.id for event in events if event.id not in out)
+
+    beside = _written(path, lines())
+    try:
+        if not used and name != "log":
+            reasons = "".join(f"; {count}: {reason}" for reason, count in left.most_common(3))
+            raise UserError(f"there is no event that the format {name} can hold{reasons}")
+        # The note comes first: what is noted and isn't there does no harm, while a file that `erase` doesn't know may.
+        what = "log" if name == "log" else "rows"
+        store.note_export(uuid.uuid4().hex, what, str(path.absolute()), used, format=name, project=project)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(used), left
+
+
+def _written(path: Path, lines: Iterable[str]) -> Path:
+    """A file beside the one that is meant, with its content on disk."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            zipped = path.suffix.lower() == ".gz"
+            # Neither a name nor a time within: the same events give the same bytes.
+            raw: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if zipped else file
+            text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+            text.writelines(lines)
+            text.detach()
+            if zipped:
+                raw.close()
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return beside

@@ -1,0 +1,208 @@
+"""``rlhf-feedback import``: judgements of a file into the store, all of them or none."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf_lightning.data.files import check_exists, home
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log, recognised
+from rlhf_lightning.feedback.formats.common import Import, refuse
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from rlhf_lightning.feedback.events import Event
+    from rlhf_lightning.feedback.items import Item
+    from rlhf_lightning.feedback.store import Store
+
+BATCH = 500
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSONL, JSON, CSV, TSV or Parquet; .gz of these")
+    parser.add_argument(
+        "--format", metavar="NAME", help=f"{', '.join(NAMES)}; without it, by the fields of the file's first row"
+    )
+    parser.add_argument("--project", help="of the events; default: default")
+    parser.add_argument("--task", help="of the events, such as summarization, where the file says none")
+    parser.add_argument(
+        "--on-bad-row",
+        choices=("stop", "skip"),
+        default="stop",
+        help="stop before anything is stored, or leave the row out and report it; default: %(default)s",
+    )
+    parser.add_argument("--prompt", metavar="FIELD", help="the field with the prompt (label_studio, argilla)")
+    parser.add_argument(
+        "--candidate",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="a field with a candidate, once for each (label_studio, argilla)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import the files, and print what came of it."""
+    from rlhf_lightning.feedback.salt import salt_of
+    from rlhf_lightning.feedback.store import Store
+
+    sources = [(path, _format(path, args.format)) for path in map(home, args.files)]
+    if args.project is not None and any(name == "log" for _, name in sources):
+        raise UserError("--project can't be said of a log: its events and items have their projects")
+    for option, value in (("--prompt", args.prompt), ("--candidate", args.candidate)):
+        if value and not any(name in ("label_studio", "argilla") for _, name in sources):
+            raise UserError(f"{option} is for label_studio and argilla; the other formats have fields of their own")
+    with Store(args.store) as store:
+        salt = salt_of(store)
+        intos = [
+            Import(name, salt, args.project or "default", args.task, args.prompt, tuple(args.candidate))
+            for _, name in sources
+        ]
+        files = [(path, into) for (path, _), into in zip(sources, intos, strict=True)]
+        counts, bad = import_files(store, files, skip=args.on_bad_row == "skip")
+    _tell(counts, intos, bad)
+    return 0
+
+
+def _format(path: Path, name: str | None) -> str:
+    check_exists(path)
+    if name is not None:
+        check_format(name)
+        return name
+    found = recognised(path)
+    if found is None:
+        raise UserError(f"{path}: its first row is of no known format: say --format, one of {', '.join(NAMES)}")
+    return found
+
+
+def import_files(
+    store: Store, sources: Sequence[tuple[Path, Import]], skip: bool = False
+) -> tuple[Counter[str], list[UserError]]:
+    """Store what files hold, all of it or nothing.
+
+    Args:
+        store: where to.
+        sources: files, and how each is imported.
+        skip: leave out bad rows; else the first one stops it.
+
+    Returns:
+        How many events were ``new``, ``known`` (stored before, and equal), ``revised`` (stored before, and said
+        otherwise: the new event supersedes the old) and ``gone`` (erased since: not stored again), and how many
+        ``items`` were new; and the bad rows.
+
+    Raises:
+        UserError: naming file, row and field; nothing is stored then.
+    """
+    bad: list[UserError] = []
+    for path, into in sources:
+        # Everything is looked at before the store is locked: a server may be writing to it.
+        before = len(bad), into.passed.total()
+        found = sum(1 for _ in _entries(path, replace(into, bad=bad.append if skip else refuse)))
+        if not found and before == (len(bad), into.passed.total()):
+            raise UserError(f"{path} holds no judgement")
+    counts: Counter[str] = Counter()
+    with store.writing() as connection:
+        for path, into in sources:
+            again = replace(into, bad=_ignore if skip else refuse, passed=Counter())  # counted and told of above
+            entries = _entries(path, again)
+            while batch := list(islice(entries, BATCH)):
+                counts.update(_store(store, connection, batch, into.format == "log"))
+    return counts, bad
+
+
+def _ignore(error: UserError) -> None:
+    pass
+
+
+def _entries(path: Path, into: Import) -> Iterator[Event | tuple[Item, str, bool]]:
+    return log.read(path, into) if into.format == "log" else FORMATS[into.format][0](path, into)
+
+
+def _store(
+    store: Store, connection: Connection, batch: Sequence[Event | tuple[Item, str, bool]], exact: bool
+) -> Counter[str]:
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.store import events as table
+
+    counts: Counter[str] = Counter()
+    questions = [entry for entry in batch if isinstance(entry, tuple)]
+    events = [entry for entry in batch if not isinstance(entry, tuple)]
+    if questions:
+        counts["items"] += log.add_items(store, connection, questions)
+    if exact:
+        added = store.add(events, connection)
+        counts.update(new=added, known=len(events) - added)
+        return counts
+    ids = [event.id for event in events]
+    stored = set(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(ids))))
+    fresh: dict[str, Event] = {}
+    others: list[Event] = []
+    for event in events:
+        if event.id in stored or event.id in fresh:
+            others.append(event)
+        else:
+            fresh[event.id] = event
+    counts["new"] += store.add(fresh.values(), connection)
+    for event in others:
+        what, entry = _again(store, connection, event)
+        counts[what] += 1
+        if entry is not None:
+            store.add([entry], connection)
+    return counts
+
+
+def _again(store: Store, connection: Connection, event: Event) -> tuple[str, Event | None]:
+    """What became of an event that is stored under its id, and what is to be stored now.
+
+    A source keeps its id when a person thinks better of it. What is then read under the id is a new event, which
+    supersedes the last one. What was erased, or is no longer of that person, stays so.
+    """
+    known = {e.id: e for e in store.events(item=event.item, connection=connection)}
+    after = {e.supersedes: e for e in known.values() if e.supersedes is not None}
+    last: Event | None = known.get(event.id)
+    while last is not None:
+        if last.status == "erased" or last.annotator.id != event.annotator.id:
+            break
+        if _told(last) == _told(event):
+            return "known", None
+        if last.id not in after:
+            revised = {"id": f"{event.id}-{len(known)}", "supersedes": last.id}
+            return "revised", event.model_copy(update=revised)
+        last = after[last.id]
+    return "gone", None
+
+
+def _told(event: Event) -> dict[str, Any]:
+    """What an event says, whenever it was read."""
+    return event.model_dump(exclude={"id", "time", "supersedes"})
+
+
+def _tell(counts: Counter[str], intos: Sequence[Import], bad: Sequence[UserError]) -> None:
+    told = f"imported {counts['new']} events"
+    more: list[tuple[str, Callable[[int], str]]] = [
+        ("items", lambda n: f"{n} items"),
+        ("revised", lambda n: f"{n} that replace what was imported before"),
+        ("known", lambda n: f"{n} were stored before"),
+        ("gone", lambda n: f"{n} were erased since and stay so"),
+    ]
+    print("; ".join([told, *(say(counts[name]) for name, say in more if counts[name])]))
+    for reason, count in sum((into.passed for into in intos), Counter[str]()).most_common():
+        print(f"passed over {count}: {reason}")
+    if bad:
+        print(f"left out {len(bad)} bad rows:")
+        for error in bad[:10]:
+            print(f"  {error}")
+        if len(bad) > 10:
+            print(f"  and {len(bad) - 10} more")
+    named = sorted({into.format for into in intos} - {"log"})
+    if named and counts["new"]:
+        print(f"people are known by salted ids of {', '.join(f'{name}:NAME' for name in named)}")
