@@ -275,7 +275,8 @@ class Store:
         width = max(1, 900 // max(1, len(table.columns)))  # SQLite bounds the number of values of a statement
         for start in range(0, len(rows), width):
             statement = dialect.insert(table).values(list(rows[start : start + width]))
-            written += connection.execute(statement.on_conflict_do_nothing(index_elements=list(keys))).rowcount
+            new = statement.on_conflict_do_nothing(index_elements=list(keys)).returning(table.c[keys[0]])
+            written += len(connection.execute(new).all())  # drivers don't agree on what a row count is here
         return written
 
 
