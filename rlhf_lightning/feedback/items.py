@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Id, Payload, Share, Spans, Value, _inside, explain
+from rlhf_lightning.feedback.events import Asked, Candidate, Id, Payload, Spans, Value, _inside, explain
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -58,8 +58,8 @@ class Item(Value):
     repeats: Id | None = None
     adjudicates: tuple[Id, ...] = ()
     strategy: str = "given"
-    probability: Share = 1.0
-    raters: int | None = Field(None, ge=1)
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    raters: Annotated[int, Field(ge=1)] | None = None
     priority: float = 0.0
 
     @model_validator(mode="before")

@@ -237,24 +237,26 @@ class Store:
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def add_items(self, new: Iterable[Item], project: str = "default") -> int:
+    def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:
         """Store questions; those of a known id are passed over. Returns how many were new."""
-        with self.writing() as connection:
-            start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
-            rows = [
-                {
-                    "id": item.id,
-                    "seq": start + 1 + i,
-                    "project": project,
-                    "kind": item.kind,
-                    "priority": item.priority,
-                    "person": item.asked.person,
-                    "open": True,
-                    "body": item.to_json(),
-                }
-                for i, item in enumerate(new)
-            ]
-            return self._insert_new(connection, items, rows, ["id"])
+        if connection is None:
+            with self.writing() as own:
+                return self.add_items(new, project, own)
+        start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
+        rows = [
+            {
+                "id": item.id,
+                "seq": start + 1 + i,
+                "project": project,
+                "kind": item.kind,
+                "priority": item.priority,
+                "person": item.asked.person,
+                "open": True,
+                "body": item.to_json(),
+            }
+            for i, item in enumerate(new)
+        ]
+        return self._insert_new(connection, items, rows, ["id"])
 
     def items(self, project: str | None = None, connection: Connection | None = None) -> Iterator[Item]:
         """The questions, in the order in which they were added."""
@@ -336,8 +338,9 @@ def _engine(place: str, create: bool) -> sa.Engine:
             raise UserError(f"a feedback store is SQLite (a file) or postgresql://..., not {url.get_backend_name()}")
         if url.get_backend_name() == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-            return sa.create_engine(url, pool_pre_ping=True)
-        engine = sa.create_engine(url, connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False})
+            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        settings = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
+        engine = sa.create_engine(url, connect_args=settings, hide_parameters=True)  # errors are logged, texts are not
     except ImportError as missing:
         raise UserError("PostgreSQL needs the package psycopg: pip install 'rlhf-lightning[postgres]'") from missing
     except sa.exc.ArgumentError as error:
