@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import shutil
 import subprocess
@@ -36,7 +37,14 @@ class Browser:
     """One page, and all that it reported: requests, console messages, exceptions."""
 
     def __init__(self, profile: Path, language: str = "en") -> None:
-        command = [str(CHROMIUM), *FLAGS, f"--lang={language}", f"--accept-lang={language}", f"--user-data-dir={profile}", "about:blank"]
+        command = [
+            str(CHROMIUM),
+            *FLAGS,
+            f"--lang={language}",
+            f"--accept-lang={language}",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         address = profile / "DevToolsActivePort"
         for _ in range(600):
@@ -44,13 +52,26 @@ class Browser:
                 break
             time.sleep(0.1)
         port = address.read_text().split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+        self.devtools = f"http://127.0.0.1:{port}/json"
+        with urllib.request.urlopen(self.devtools) as answer:
             pages = [target for target in json.load(answer) if target["type"] == "page"]
-        self.socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=120)
+        self._connect(pages[0]["webSocketDebuggerUrl"])
+
+    def _connect(self, address: str) -> None:
+        self.socket = websocket.create_connection(address, timeout=120)
         self.events: list[dict[str, Any]] = []
         self.calls = 0
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+
+    def tab(self) -> Browser:
+        """Another page of the same browser, with the same cookies and storage; it ends with the browser."""
+        request = urllib.request.Request(f"{self.devtools}/new?about:blank", method="PUT")
+        with urllib.request.urlopen(request) as answer:
+            target = json.load(answer)
+        made = copy.copy(self)
+        made._connect(target["webSocketDebuggerUrl"])
+        return made
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A command of the protocol; what else comes before its answer is kept as events."""
@@ -63,13 +84,9 @@ class Browser:
                 return message["result"]
             self.events.append(message)
 
-    def open(
-        self, page: Path | str, width: int, scripts: bool = True, height: int = 800, mobile: bool = False
-    ) -> None:
+    def open(self, page: Path | str, width: int, scripts: bool = True, height: int = 800, mobile: bool = False) -> None:
         """Show a file, or an address, on a screen of this size; a mobile one has touch."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
@@ -85,13 +102,12 @@ class Browser:
             self.events.append(json.loads(self.socket.recv()))
         self.events = [event for event in self.events if event.get("method") != "Page.loadEventFired"]
 
-    def until(self, expression: str, seconds: float = 20) -> Any:
-        """The value of an expression in the page, once it is true."""
+    def until(self, expression: str, seconds: float = 15) -> None:
+        """Wait until an expression is true in the page."""
         end = time.monotonic() + seconds
-        while not (value := self.js(expression)):
-            assert time.monotonic() < end, f"never true: {expression}\n{self.js('document.body.innerText')[:2000]}"
+        while not self.js(f"Boolean({expression})"):
+            assert time.monotonic() < end, f"never true: {expression}\n{self.js('document.body.innerText')[:500]}"
             time.sleep(0.05)
-        return value
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page."""

@@ -66,7 +66,7 @@ class Server:
         return current(self.log())
 
 
-READY = "document.getElementById('question') && document.querySelector('.bar') && !document.querySelector('.sending')"
+READY = "document.querySelector('main .bar, main .end, main .tiles') && document.getElementById('question') && !document.querySelector('.sending')"
 HEADING = "document.getElementById('question')?.textContent"
 
 

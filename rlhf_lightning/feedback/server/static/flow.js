@@ -131,6 +131,7 @@ export class Flow {
   showNone(why) {
     this.put(null);
     this.view = null;
+    this.why = why;
     setKeys([]);
     const done = why === "done";
     this.place.replaceChildren(
@@ -151,7 +152,7 @@ export class Flow {
     try {
       const given = await post("/api/next", { tab: this.tab, queue: this.queue });
       if (this.stopped || this.current) return;
-      if (given.item) return this.show(given);
+      if (given.item || given.why !== this.why) return this.show(given);
     } catch (failure) {
       if (failure.status === 401) return this.ended(failure);
     }

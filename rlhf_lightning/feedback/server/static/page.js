@@ -151,7 +151,9 @@ function open() {
     { shown: ["Esc"], name: t("key_leave") },
   ]);
   progress(me.progress);
-  go(views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "judge");
+  const asked = location.hash.slice(1);
+  // An owner comes to look; being at a question would keep others from it.
+  go(views.includes(asked) ? asked : me.annotator.role === "owner" ? "dashboard" : "judge");
 }
 
 function plain() {
@@ -162,7 +164,7 @@ function plain() {
 function go(name) {
   view?.stop();
   banner(null);
-  history.replaceState(null, "", name === "judge" ? "/" : `#${name}`);
+  history.replaceState(null, "", frame.tabs ? `#${name}` : "/");
   frame.tabs?.querySelectorAll("button").forEach((one) => one.setAttribute("aria-current", one.dataset.view === name ? "page" : "false"));
   frame.main.replaceChildren(h("h1", { id: "question", tabIndex: -1 }, t("loading")));
   const on = { progress, banner, calm: () => banner(null), ended: () => signIn(t("session_over")) };

@@ -35,7 +35,7 @@ export function showQuestion(place, { item, draft, others, number, editing }, on
 
   function make(payload) {
     const options = { language: item.asked.language, plain: kept("plain") === true };
-    const context = { item, options, draft: payload, changed: on.changed, decided };
+    const context = { item, options, draft: payload, changed: on.changed, submit: () => on.submit(), decided };
     judge = KINDS[item.kind](context);
     const formats = button(options.plain ? t("formatted") : t("plain"), () => plain(), { class: "quiet-button" });
     const heading = h("h1", { id: "question", tabIndex: -1 }, number ? h("span", { class: "quiet" }, `${t("question_here", { n: number })} · `) : null, asking(item));

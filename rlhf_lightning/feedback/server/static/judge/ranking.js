@@ -28,7 +28,7 @@ export function step(tiers, i, by) {
   return rest;
 }
 
-export function ranking({ item, options, draft, changed }) {
+export function ranking({ item, options, draft, changed, submit }) {
   const count = item.candidates.length;
   let tiers = tiersOf(draft?.ranks ?? []);
   const order = tiers.flat(); // as they were put there, the last one last
@@ -111,6 +111,9 @@ export function ranking({ item, options, draft, changed }) {
     } else if ((event.key === "Delete" || event.key === "Backspace") && ranked) {
       event.preventDefault();
       set(without(i), i);
+    } else if (event.key === "Enter" && ranked) {
+      event.preventDefault();
+      submit();
     }
   }
   let dragged = false;
