@@ -66,7 +66,10 @@ class Server:
         return current(self.log())
 
 
-READY = "document.querySelector('main .bar, main .end, main .tiles') && document.getElementById('question') && !document.querySelector('.sending')"
+READY = (
+    "document.querySelector('main .bar, main .end, main .tiles') && document.getElementById('question')"
+    " && !document.querySelector('.sending')"
+)
 HEADING = "document.getElementById('question')?.textContent"
 
 

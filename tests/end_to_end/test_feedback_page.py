@@ -190,10 +190,10 @@ def test_every_kind_of_question_by_keyboard_alone(browser: Browser, serve: Serve
     several = said["thumbs", 3]
     assert isinstance(several.payload, Thumbs)
     assert [several.payload.up[i] for i in several.shown.order] == [True, False, None]
-    corrected = [event for event in server.holding() if event.kind == "correction"][0].payload
+    corrected = next(event for event in server.holding() if event.kind == "correction").payload
     assert isinstance(corrected, Correction)
     assert corrected.text == "The cat\nsat."
-    marks = [event for event in server.holding() if event.kind == "spans"][0].payload
+    marks = next(event for event in server.holding() if event.kind == "spans").payload
     assert isinstance(marks, Spans)
     text = "The 😀 hound did run fast."
     assert [(text[s.start : s.end], s.label) for s in marks.spans] == [("hound did", "accuracy"), ("did ru", "style")]
@@ -560,8 +560,8 @@ def test_the_interface_in_chinese(serve: Servers, tmp_path: Path) -> None:
         enter(opened, server.links["annotator"][0])
         assert "哪个回答更好？" in opened.js(HEADING)
         assert opened.js("document.documentElement.lang") == "zh-Hans"
-        switch = "(() => {{const s = document.querySelector('.top select'); s.value = '{}'; s.dispatchEvent(new Event('change'))}})()"
-        opened.js(switch.format("en"))
+        choose = "(s => {s.value = 'en'; s.dispatchEvent(new Event('change'))})(document.querySelector('.top select'))"
+        opened.js(choose)
         opened.until("/Which answer is better/.test(document.getElementById('question')?.textContent)")
         opened.reload()
         opened.until("/Which answer is better/.test(document.getElementById('question')?.textContent)")
@@ -577,7 +577,7 @@ def test_both_languages_say_the_same_things(browser: Browser, serve: Servers) ->
     english, chinese = json.loads(words).values()
     assert english.keys() == chinese.keys()
     for name, text in english.items():
-        gaps = [set(part.split("}")[0] for part in one.split("{")[1:]) for one in (text, chinese[name])]
+        gaps = [{part.split("}")[0] for part in one.split("{")[1:]} for one in (text, chinese[name])]
         assert gaps[0] == gaps[1], name
 
 
@@ -597,7 +597,10 @@ def test_differences_are_right_and_shortest(browser: Browser, serve: Servers) ->
     draw = random.Random(0)
     cases = [["".join(draw.choices("ab 猫犬.", k=draw.randrange(12))) for _ in range(2)] for _ in range(300)]
     cases += [["", ""], ["我喜欢猫。", "我很喜欢狗。"], ["the cat", "the  cat"]]
-    code = "import('/static/diff.js').then((m) => JSON.stringify({}.map(([a, b]) => [m.pieces(a), m.pieces(b), m.difference(a, b).parts.map(([k, t]) => [k, t, m.pieces(t).length])])))"
+    code = (
+        "import('/static/diff.js').then((m) => JSON.stringify({}.map(([a, b]) => [m.pieces(a), m.pieces(b), "
+        "m.difference(a, b).parts.map(([kind, text]) => [kind, text, m.pieces(text).length])])))"
+    )
     for (a, b), (x, y, parts) in zip(cases, json.loads(browser.js(code.format(json.dumps(cases)))), strict=True):
         assert "".join(text for kind, text, _ in parts if kind != "added") == a
         assert "".join(text for kind, text, _ in parts if kind != "removed") == b

@@ -21,7 +21,6 @@ export class Outbox {
 
   /**
    * Send an entry until the server has it. Returns its answer; throws `Failure` where it will never take it.
-   * Drafts are given up at once where the server doesn't answer: the next one replaces them.
    */
   async send(entry) {
     const key = this.prefix + entry.id;
@@ -36,13 +35,10 @@ export class Outbox {
         return answer;
       } catch (failure) {
         if (!(failure instanceof Failure)) throw failure;
-        if (failure.code === "timing") {
+        if (failure.code === "timing" && entry.timing.shown) {
           entry = { ...entry, timing: { active_ms: entry.timing.active_ms } }; // this device's clock is wrong
           keep(key, entry);
-          if (!told) {
-            told = true;
-            continue;
-          }
+          continue;
         }
         if (!failure.passing) {
           if (failure.status !== 401) forget(key); // after a new log-in it is sent
