@@ -270,7 +270,7 @@ def test_gold_and_repeats_are_mixed_in_as_often_as_was_asked_for(make_server: Ma
 
 
 def test_what_is_drawn_is_another_for_each_person_and_the_same_again(make_server: Make) -> None:
-    server = make_server([*pairs(40), *gold(20)], gold_share=0.3, raters=9)
+    server = make_server([*pairs(15), *gold(20)], gold_share=0.3, raters=9)
 
     def course(number: int) -> list[str]:
         user = server.user(number=number)
@@ -286,13 +286,13 @@ def test_what_is_drawn_is_another_for_each_person_and_the_same_again(make_server
 
 
 def test_a_page_cannot_tell_gold_and_repeats_from_others(make_server: Make) -> None:
-    server = make_server([*pairs(40), *gold(20)], gold_share=0.3, repeat_share=0.3)
+    server = make_server([*pairs(20), *gold(10)], gold_share=0.3, repeat_share=0.3)
     user = server.user()
     forms = set()
     while (question := user.ask())["item"] is not None:
         told = {**question["item"], "asked": None, "candidates": None, "id": len(question["item"]["id"])}
         forms.add(str((told, sorted(question), len(question["lease"]["id"]))))
-        for word in ("gold", "expected", "repeats", "q1"):
+        for word in ("gold", "expected", "repeats", "'q1"):
             assert word not in str(question), word
         user.prefer("good")
     assert len(forms) == 1
@@ -362,7 +362,7 @@ def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
     server = make_server_on([*pairs(25), *gold(5)], raters=2, gold_share=0.2, repeat_share=0.2)
     chance = random.Random(3)
     users = [server.user(number=i) for i in range(3)] + [server.user("adjudicator")]
-    for _ in range(100):
+    for _ in range(60):
         user = chance.choice(users)
         task = "adjudicate" if user is users[-1] and chance.random() < 0.5 else "judge"
         question = user.ask(queue=task)

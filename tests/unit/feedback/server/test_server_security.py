@@ -195,7 +195,9 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "roles"), ROUTES, ids=[f"{m} {p} {i}" for i, (m, p, *_) in enumerate(ROUTES)])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "roles"), ROUTES, ids=[f"{m} {p} {i}" for i, (m, p, *_) in enumerate(ROUTES)]
+)
 def test_roles(make_server: Make, method: str, path: str, body: Any, roles: set[str]) -> None:
     server = make_server()
     for role in sorted(EVERYONE):
