@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import time
@@ -432,7 +433,7 @@ def test_an_answer_lost_on_its_way_is_stored_once(browser: Browser, serve: Serve
 
 
 def test_a_reload_goes_on_with_the_draft(browser: Browser, serve: Servers) -> None:
-    server = serve([ONE_OF_EACH[5], *pairs(1)], "--annotators", "1")
+    server = serve([ONE_OF_EACH[5]], "--annotators", "1")
     enter(browser, server.links["annotator"][0])
     browser.press("e")
     browser.press("End", "Ctrl")
@@ -454,6 +455,47 @@ def test_a_reload_goes_on_with_the_draft(browser: Browser, serve: Servers) -> No
     assert browser.js(text) == "Teh cat\nsat. Saved and kept"
     answered(browser, "Ctrl+Enter")
     assert server.holding()[0].payload.text == "Teh cat\nsat. Saved and kept"
+
+
+def test_a_lost_lease_leaves_what_was_written(browser: Browser, serve: Servers) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "1")
+    enter(browser, server.links["annotator"][0])
+    browser.press("e")
+    browser.press("End", "Ctrl")
+    browser.type(" Written")
+    browser.until("/Draft saved/.test(document.getElementById('draft-state').textContent)")
+    browser.call("Fetch.enable", patterns=[{"urlPattern": "*/api/judgements", "requestStage": "Request"}])
+    browser.press("Enter", "Ctrl")
+    end = time.monotonic() + 20
+    while not (paused := browser.reported("Fetch.requestPaused")):
+        assert time.monotonic() < end
+        browser.js("1")
+    lost = base64.b64encode(b'{"error": "lease_lost", "message": "Gone."}').decode()
+    kind = [{"name": "Content-Type", "value": "application/json"}]
+    answer = {"responseCode": 409, "responseHeaders": kind, "body": lost}
+    browser.call("Fetch.fulfillRequest", requestId=paused[0]["requestId"], **answer)
+    browser.call("Fetch.disable")
+    browser.until("/went to somebody else/.test(document.getElementById('question')?.textContent)")
+    assert browser.js("document.activeElement.id") == "question"
+    assert browser.js("document.querySelector('main textarea').value") == "Teh cat\nsat. Written"
+    browser.js("document.querySelector('main .primary').click()")
+    browser.until(READY)
+    answered(browser, "Ctrl+Enter")
+    assert len(server.holding()) == 1
+
+
+def test_a_wrong_clock_costs_the_times_alone(browser: Browser, serve: Servers) -> None:
+    server = serve(pairs(1), "--annotators", "1")
+    ahead = "const now = Date.now; Date.now = () => now() + 3_600_000;"
+    script = browser.call("Page.addScriptToEvaluateOnNewDocument", source=ahead)["identifier"]
+    try:
+        enter(browser, server.links["annotator"][0])
+        answered(browser, "1")
+    finally:
+        browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    (said,) = server.holding()
+    assert said.timing.shown is None
+    assert said.timing.active_ms > 0
 
 
 def test_undo(browser: Browser, serve: Servers) -> None:
