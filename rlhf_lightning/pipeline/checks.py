@@ -16,7 +16,7 @@ from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_function
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
-from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix, measured
+from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix, unattended
 from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.state import ROWS
 from rlhf_lightning.tasks import sample_files
@@ -162,7 +162,7 @@ def _try_rewards(
 
     A reward that fails for each of them stops the run also with ``mask``: that is for rewards that fail now and then.
     """
-    tried = {name: reward for name, reward in measured(rewards).items() if not isinstance(reward, LearnedReward)}
+    tried = {name: reward for name, reward in unattended(rewards).items() if not isinstance(reward, LearnedReward)}
     if tried:
         mix = RewardMix(tried, on_failure=on_failure)
         for name, scores in mix.each(rows, texts, torch.device("cpu")).items():

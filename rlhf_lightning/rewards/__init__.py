@@ -5,7 +5,7 @@ from rlhf_lightning.rewards.functions import ConstantReward, FunctionReward, Met
 from rlhf_lightning.rewards.http import HTTPReward
 from rlhf_lightning.rewards.learned import LearnedReward
 from rlhf_lightning.rewards.mix import RewardMix
-from rlhf_lightning.rewards.people import PeopleReward, measured
+from rlhf_lightning.rewards.people import PeopleReward, unattended
 
 __all__ = [
     "ClassifierReward",
@@ -18,5 +18,5 @@ __all__ = [
     "Reward",
     "RewardFailure",
     "RewardMix",
-    "measured",
+    "unattended",
 ]

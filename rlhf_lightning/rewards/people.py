@@ -118,6 +118,6 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def measured(rewards: dict[str, Callable[..., Tensor]]) -> dict[str, Any]:
+def unattended(rewards: dict[str, Callable[..., Tensor]]) -> dict[str, Any]:
     """The rewards that answers can be measured by: those that ask nobody."""
     return {name: reward for name, reward in rewards.items() if not getattr(reward, "asks_people", False)}

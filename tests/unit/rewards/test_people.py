@@ -11,7 +11,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Annotator, Event, Rating, Thumbs
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.store import Store
-from rlhf_lightning.rewards import ConstantReward, PeopleReward, RewardFailure, RewardMix, measured
+from rlhf_lightning.rewards import ConstantReward, PeopleReward, RewardFailure, RewardMix, unattended
 
 
 def said(item: Item, person: str, payload: Thumbs | Rating | None, status: str = "submitted") -> Event:
@@ -107,5 +107,5 @@ def test_impossible_options_are_refused(tmp_path: Path, options):
 
 def test_people_have_no_part_in_measuring(tmp_path: Path):
     rewards = {"people": PeopleReward(str(tmp_path / "f.db")), "constant": ConstantReward(1.0)}
-    assert list(measured(rewards)) == ["constant"]
-    assert RewardMix(measured(rewards)).rewards.keys() == {"constant"}
+    assert list(unattended(rewards)) == ["constant"]
+    assert RewardMix(unattended(rewards)).rewards.keys() == {"constant"}
