@@ -185,7 +185,7 @@ def logs(strategy: st.SearchStrategy[Event], size: int = 5) -> st.SearchStrategy
 @st.composite
 def items(draw: st.DrawFn) -> Item:
     """Any question of a kind that takes two candidates."""
-    kind = draw(st.sampled_from(["pairwise", "ranking", "rating", "thumbs", "label"]))
+    kind = draw(st.sampled_from(["pairwise", "ranking", "rating", "thumbs"]))
     shown = draw(candidates(texts, 2))
     return Item.model_validate(
         {
