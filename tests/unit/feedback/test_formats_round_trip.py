@@ -70,7 +70,7 @@ def wins(text: st.SearchStrategy[str], chat: bool = True) -> st.SearchStrategy[l
 
 
 @given(wins(texts))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_preference(log):
     kept, again, taken = there_and_back("preference", log)
     assert len(kept) == sum(e.payload.winner is not None for e in log)
@@ -79,7 +79,7 @@ def test_preference(log):
 
 
 @given(logs(events(("thumbs",), texts, submitted=True).filter(lambda e: len(e.candidates) == 1)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_unpaired(log):
     kept, again, taken = there_and_back("unpaired", log)
     assert kept == log
@@ -88,7 +88,7 @@ def test_unpaired(log):
 
 
 @given(logs(events(("correction",), texts, submitted=True)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_sft(log):
     kept, again, taken = there_and_back("sft", log)
     assert kept == log
@@ -97,7 +97,7 @@ def test_sft(log):
 
 
 @given(wins(plain_words))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_hh_of_plain_texts(log):
     assume(any(e.payload.winner is not None for e in log))
     kept, again, taken = there_and_back("hh", log)
@@ -114,7 +114,7 @@ hostile = st.lists(st.sampled_from(["\n\nHuman:", "\n\nAssistant:", " ", "x", "\
 
 
 @given(wins(hostile, chat=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_text_that_looks_like_a_turn_is_left_out_of_transcripts(log):
     for name in ("hh", "arena"):
         kept, again, _ = there_and_back(name, log)
@@ -123,7 +123,7 @@ def test_a_text_that_looks_like_a_turn_is_left_out_of_transcripts(log):
 
 
 @given(wins(texts))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_tldr(log):
     kept, again, taken = there_and_back("tldr", log)
     assert kept == [e for e in log if e.payload.winner is not None and isinstance(e.asked.text, str)]
@@ -135,7 +135,7 @@ def test_tldr(log):
 
 
 @given(wins(words))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_arena(log):
     kept, again, taken = there_and_back("arena", log)
     plain = [e for e in log if isinstance(e.asked.text, str)]
@@ -152,8 +152,8 @@ def test_arena(log):
     assert taken in (None, "arena")
 
 
-@given(logs(events(("ranking", "rating"), words, submitted=True), size=8))
-@settings(max_examples=80, deadline=None)
+@given(logs(events(("ranking", "rating"), words, submitted=True), size=4))
+@settings(max_examples=40, deadline=None)
 def test_oasst(log):
     kept, again, taken = there_and_back("oasst", log)
 
@@ -188,7 +188,6 @@ def test_tools_hold_each_kind_of_plain_texts(name, kind):
             if event not in kept:
                 assert (
                     (kind == "ranking" and len(set(said.ranks)) < len(said.ranks))
-                    or (kind == "ranking" and sorted(said.ranks) != list(range(1, len(said.ranks) + 1)))
                     or kind in ("rating", "spans", "label")
                     or any(getattr(said, field, None) is not None for field in ("aspect", "rationale"))
                 ), event
@@ -198,7 +197,7 @@ def test_tools_hold_each_kind_of_plain_texts(name, kind):
 
 @pytest.mark.parametrize("name", ["label_studio", "argilla"])
 @given(logs(events(EXPLICIT, texts, submitted=True)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_tools_never_say_something_else(name, log):
     kept, again, _ = there_and_back(name, log)
     assert sorted(str((e.kind, prompt(e), verdict(e))) for e in again) == sorted(
@@ -207,7 +206,7 @@ def test_tools_never_say_something_else(name, log):
 
 
 @given(logs(events(EXPLICIT, texts, submitted=True)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_csv(log):
     kept, again, taken = there_and_back("csv", log)
     assert len(again) == len(kept)
