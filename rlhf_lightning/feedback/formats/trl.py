@@ -3,7 +3,8 @@
 The forms are those of TRL's page "Dataset formats and types" (https://huggingface.co/docs/trl/dataset_formats):
 standard (texts) and conversational (lists of messages), with an explicit or an implicit prompt. Three further columns
 are read where they are there and are written: ``annotator``, ``time`` (ISO 8601) and, in ``sft``, ``original``, the
-text that a person has corrected. All other columns travel along as meta.
+text that a person has corrected. All other columns travel along as meta. What a judgement says beside its choice
+(aspect, strength, confidence, rationale) has no place in them.
 
 A row of ``sft`` is read as a correction. Its ``completion`` is what a person would have, and without an ``original`` it
 is the candidate too: a demonstration is a text that was corrected in nothing, which gives an SFT row and no pair.

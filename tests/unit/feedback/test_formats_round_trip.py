@@ -45,6 +45,8 @@ def verdict(event: Event) -> Any:
         return ("correction", event.candidates[said.candidate].text, said.text)
     if said.kind == "thumbs":
         return ("thumbs", *((c.text, up) for c, up in zip(event.candidates, said.up, strict=True)))
+    if said.kind == "pairwise":
+        return said.outcome
     return held(event)
 
 
@@ -160,7 +162,9 @@ def test_oasst(log):
     def told(event: Event) -> Any:
         said: Any = event.payload
         text = event.asked.text if isinstance(event.asked.text, str) else [m.content for m in event.asked.text]
-        values = list(said.ranks) if event.kind == "ranking" else {k: v for k, v in said.values.items() if v[0] is not None}
+        values = (
+            list(said.ranks) if event.kind == "ranking" else {k: v for k, v in said.values.items() if v[0] is not None}
+        )
         return ([text] if isinstance(text, str) else text, [(c.text, c.model) for c in event.candidates], str(values))
 
     assert sorted(map(told, again), key=str) == sorted(map(told, kept), key=str)
@@ -221,6 +225,6 @@ def test_csv(log):
         assert when(after) == when(before)
         assert (after.timing.active_ms, after.annotator.role) == (before.timing.active_ms, before.annotator.role)
     assert taken == "csv" or not kept
-    for event in set(e.id for e in log) - {e.id for e in kept}:
+    for event in {e.id for e in log} - {e.id for e in kept}:
         left = next(e for e in log if e.id == event)
-        assert "\\u0000" in left.to_json() or '""' in left.to_json() or '[{' in str(left.asked.text)
+        assert "\\u0000" in left.to_json() or '""' in left.to_json() or "[{" in str(left.asked.text)
