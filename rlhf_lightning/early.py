@@ -24,6 +24,8 @@ KEYS = {
         "prompts",
         "preferences",
         "preferences_test",
+        "unpaired",
+        "unpaired_test",
         "columns",
         "encoding",
         "gold",
@@ -32,6 +34,7 @@ KEYS = {
 """What a YAML of the user's own must hold."""
 
 TYPES: dict[str, Any] = {
+    "loop": dict | None,
     "policy": str | None,
     "reward_model": str | None,
     "seed": int,
@@ -44,6 +47,7 @@ TYPES: dict[str, Any] = {
     "data.gold": str | None,
     "model.dtype": Literal["float32", "bfloat16", "float16", "float64"],
     "reward.normalise": Literal["scale", "shift", "none"],
+    "reward.ranking": Literal["pairs", "plackett_luce"],
     "ppo.updates": int,
     "ppo.critic": str,
     "ppo.patience": int | None,
@@ -120,6 +124,10 @@ def check_early(cfg: dict[str, Any]) -> None:
     check_numbers(cfg)
     check_files(cfg)
     check_names(cfg)
+    if cfg.get("loop") is not None:
+        from rlhf_lightning.loop.options import check_loop
+
+        check_loop(cfg)
 
 
 def check_form(cfg: dict[str, Any]) -> None:
@@ -272,7 +280,8 @@ def check_stages(cfg: dict[str, Any]) -> None:
     if "reward" in stages and cfg["reward_model"] is not None:
         raise UserError(
             "the stage reward learns a reward model, and reward_model names another: leave one of them out, as in "
-            f"stages=[{','.join(s for s in stages if s != 'reward')}]"
+            f"stages=[{','.join(s for s in stages if s != 'reward')}]. To go on training that one, name it as "
+            f"model@reward.model=hf reward.model.name={cfg['reward_model']} instead."
         )
     made = cfg["model"].get("tiny") is not None
     before_sft = stages[: stages.index("sft")] if "sft" in stages else stages

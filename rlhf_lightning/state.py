@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line looks here before anything heavy is loaded
 
 FILE = "state.json"
 SCHEMA = 1
-ROWS = ("train", "validation", "test", "prompts", "preferences", "preferences_test")
+ROWS = ("train", "validation", "test", "prompts", "preferences", "preferences_test", "unpaired", "unpaired_test")
 INDIFFERENT = (
     "resume",
     "reuse",
@@ -157,7 +157,7 @@ def differences(old: State, new: State) -> list[str]:
         if before != now:
             told.append(f"{name} was {before!r} and is {now!r}")
     for name in new.data:
-        before, now = old.data.get(name, [0, ""]), new.data[name]
+        before, now = old.data.get(name, [0, _hash([])]), new.data[name]
         if before != now:
             where = name if "." in name else f"data.{name}"
             told.append(f"the rows of {where} are others ({before[0]} then, {now[0]} now)")

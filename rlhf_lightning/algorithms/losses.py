@@ -75,7 +75,11 @@ def value_loss(
 
 
 def pairwise_loss(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | None = None, weight: Tensor | None = None
+    chosen: Tensor,
+    rejected: Tensor,
+    margin: Tensor | None = None,
+    weight: Tensor | None = None,
+    probability: Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """Negative log-likelihood of the preferences under the Bradley-Terry model: ``-log sigmoid(chosen - rejected)``.
 
@@ -84,13 +88,80 @@ def pairwise_loss(
         rejected: (b,) scores of the others.
         margin: (b,) how far apart the two should at least be (Llama 2, arXiv:2307.09288, 3.2.2).
         weight: (b,) non-negative; the loss is the weighted mean.
+        probability: (b,) that ``chosen`` is preferred, where raters disagree: the loss is the cross-entropy with it,
+            ``-p log sigmoid(gap) - (1 - p) log sigmoid(-gap)``, smallest where the gap (without the margin) is log-odds
+            of p. None is 1.
 
     Returns:
-        Scalar loss, and detached stats: ``accuracy`` (a tie counts one half) and ``gap``, unweighted means.
+        Scalar loss, and detached stats, unweighted means: ``accuracy``, how often the higher score is that of the
+        completion which a rater prefers (a tie of scores counts one half), and ``gap``.
     """
     gap = chosen - rejected
-    losses = -logsigmoid(gap if margin is None else gap - margin)
-    loss = losses.mean() if weight is None else (losses * weight).sum() / weight.sum().clamp(min=1e-8)
+    apart = gap if margin is None else gap - margin
+    losses = -logsigmoid(apart)
+    if probability is not None:
+        losses = probability * losses - (1 - probability) * logsigmoid(-apart)
+    loss = weighted_mean(losses, weight)
     with torch.no_grad():
-        accuracy = ((gap > 0).float() + 0.5 * (gap == 0).float()).mean()
+        accuracy = agreement(gap, probability).mean()
     return loss, {"accuracy": accuracy, "gap": gap.detach().mean()}
+
+
+def plackett_luce_loss(scores: Tensor, rank: Tensor, ranking: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of rankings under the Plackett-Luce model.
+
+    The best item is drawn with the probabilities ``softmax(scores)``, the next one likewise of those that are left, and
+    so on (Luce, Individual Choice Behavior, 1959; Plackett, The Analysis of Permutations, 1975). For two items it is
+    the Bradley-Terry model. The likelihood of d tied items is approximated in Efron's way (The Efficiency of Cox's
+    Likelihood Function for Censored Data, 1977, JASA 72): of the l-th of them, l = 0 to d - 1, the denominator holds
+    all d, each counting 1 - l / d.
+
+    Args:
+        scores: (m,) of all rankings' items; gradients flow through them.
+        rank: (m,) the lower the better; equal within a ranking where tied.
+        ranking: (m,) int64 which ranking, 0 to g - 1, an item is of.
+        weight: (g,) non-negative; the loss is the weighted mean over rankings. It is not divided by their lengths: a
+            longer one tells more.
+
+    Returns:
+        Scalar loss.
+    """
+    count = int(ranking.max()) + 1
+    same = ranking[:, None] == ranking[None, :]
+    tied = same & (rank[:, None] == rank[None, :])
+    earlier = torch.ones_like(tied).tril(-1)
+    # How much each item (column) still counts in the denominator of each (row): 1 below it, 1 - l / d where tied.
+    left = torch.where(tied, 1 - ((tied & earlier).sum(1) / tied.sum(1))[:, None], 0.0)
+    left = torch.where(same & (rank[:, None] < rank[None, :]), 1.0, left).to(scores.dtype)
+    denominators = torch.logsumexp(scores[None, :] + left.log(), 1)
+    losses = scores.new_zeros(count).index_add(0, ranking, denominators - scores)
+    return weighted_mean(losses, weight)
+
+
+def unpaired_loss(scores: Tensor, label: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Stats]:
+    """Cross-entropy of thumbs: ``-log sigmoid(score)`` for one up, ``-log sigmoid(-score)`` for one down.
+
+    Args:
+        scores: (u,) of the completions; gradients flow through them.
+        label: (u,) 1 for a thumb up, 0 for one down, or the share of thumbs up.
+        weight: (u,) non-negative; the loss is the weighted mean.
+
+    Returns:
+        Scalar loss, and detached stats: ``accuracy``, how often the score is above 0 for a thumb up and below it for
+        one down (0 counts one half), an unweighted mean.
+    """
+    losses = -label * logsigmoid(scores) - (1 - label) * logsigmoid(-scores)
+    with torch.no_grad():
+        accuracy = agreement(scores, label).mean()
+    return weighted_mean(losses, weight), {"accuracy": accuracy}
+
+
+def agreement(gap: Tensor, probability: Tensor | None = None) -> Tensor:
+    """(b,) how likely one who prefers with this probability (None is 1) agrees with the sign of a gap; 0 is half."""
+    right = (gap > 0).float() + 0.5 * (gap == 0).float()
+    return right if probability is None else probability * right + (1 - probability) * (1 - right)
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Scalar mean of (b,) values by non-negative weights; 0 where all of those are."""
+    return values.mean() if weight is None else (values * weight).sum() / weight.sum().clamp(min=1e-8)

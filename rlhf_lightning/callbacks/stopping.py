@@ -67,6 +67,13 @@ class StopRequest:
             return "max_time is used up"
         return None
 
+    def left(self) -> str | None:
+        """The rest of the time budget, as `max_time` is given; None where there is no limit."""
+        if self.deadline is None:
+            return None
+        seconds = max(0, round(self.deadline - time.monotonic()))
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+
     def check(self) -> None:
         """Stop here if told to.
 

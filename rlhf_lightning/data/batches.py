@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlhf_lightning.data.encoding import Codec, EncodedPair
 from rlhf_lightning.data.order import Portion
-from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
+from rlhf_lightning.data.rankings import Judged, ranks
+from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow, SFTRow, UnpairedRow
 
 B = TypeVar("B", bound="Batch")
 
@@ -22,7 +23,8 @@ class Batch:
 
     def to(self: B, device: Any, **kwargs: Any) -> B:
         """The same batch with every tensor on ``device``."""
-        moved = {f.name: v.to(device, **kwargs) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: v.to(device, **kwargs) for name, v in values.items() if isinstance(v, (Tensor, Batch))}
         return replace(self, **moved)
 
 
@@ -77,24 +79,67 @@ class SFTBatch(Batch):
 
 
 @dataclass(frozen=True)
-class PairBatch(Batch):
-    """Preferences: the b chosen texts, then the b rejected ones.
+class Rankings(Batch):
+    """Rankings of g times some texts, m in all.
 
     Attributes:
-        input_ids, mask, type_ids: (2b, t), padded on the right; ``type_ids`` None where the model has none.
-        weight, margin: (b,) float.
-        lengths: (2b,) int64 length of each completion in characters.
+        text: (m,) int64 positions of the ranked texts.
+        rank: (m,) int64, 0 the best; equal within a ranking where tied.
+        ranking: (m,) int64 which ranking, 0 to g - 1.
+        weight: (g,) float: the sum of the weights of a ranking's pairs.
+    """
+
+    text: Tensor
+    rank: Tensor
+    ranking: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Thumbs(Batch):
+    """Texts with a thumb up or down.
+
+    Attributes:
+        text: (u,) int64 their positions.
+        label: (u,) float, 1 for a thumb up and 0 for one down.
+        weight: (u,) float.
+        counts: (u,) bool, false where one only fills up.
+    """
+
+    text: Tensor
+    label: Tensor
+    weight: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """Preferences: b pairs of n texts, each of which is held once, in however many pairs it stands.
+
+    Attributes:
+        input_ids, mask, type_ids: (n, t) the texts, padded on the right; ``type_ids`` None where the model has none.
+        lengths: (n,) int64 length of each completion in characters.
+        uses: (n,) int64 in how many of the elements that count a text stands, a ranking being one.
+        chosen, rejected: (b,) int64 positions of the pairs' texts.
+        weight, margin, probability: (b,) float; the weight is 0 for a pair whose ranking is among ``rankings``.
         counts: (b,) bool, false where a pair only fills up.
-        portion: which part of the batch over all ranks this is.
+        rankings, thumbs: other judgements of the texts; None where there are none.
+        portion: which part of the batch over all ranks this is; it is made of elements.
     """
 
     input_ids: Tensor
     mask: Tensor
     type_ids: Tensor | None
+    lengths: Tensor
+    uses: Tensor
+    chosen: Tensor
+    rejected: Tensor
     weight: Tensor
     margin: Tensor
-    lengths: Tensor
+    probability: Tensor
     counts: Tensor
+    rankings: Rankings | None
+    thumbs: Thumbs | None
     portion: Portion
 
 
@@ -183,16 +228,85 @@ def sft_batch(rows: Sequence[EncodedSFT], codec: Codec, portion: Portion | None 
     return SFTBatch(prompt_ids, prompt_mask, response_ids, response_mask, weights, portion or _whole(rows))
 
 
-def pair_batch(rows: Sequence[PreferenceRow], codec: Codec, portion: Portion | None = None) -> PairBatch:
-    """Encode and pad preferences."""
-    portion = portion or _whole(rows)
-    texts = [(row.prompt, row.chosen) for row in rows] + [(row.prompt, row.rejected) for row in rows]
-    pairs = [codec.encode_pair(prompt, completion) for prompt, completion in texts]
+def pair_batch(
+    elements: Sequence[Judged | Sequence[Judged]],
+    codec: Codec,
+    portion: Portion | None = None,
+    plackett_luce: bool = False,
+) -> PairBatch:
+    """Encode and pad preferences; a text that stands in several of them is encoded once.
+
+    Args:
+        elements: rows, each by itself or, for a ranking, with the others of its ranking (`together`).
+        codec: of the reward model.
+        portion: which part of the batch they are; its ``real`` counts elements.
+        plackett_luce: learn rankings as such and not by their pairs, which are then held for the accuracy alone.
+
+    Raises:
+        UserError: if a ranking that is to be learnt is none (`ranks`).
+    """
+    portion = portion or _whole(elements)
+    texts: dict[Any, int] = {}  # the position of each
+    encoded, lengths, uses = list[EncodedPair](), list[int](), list[int]()
+    pairs: list[tuple[int, int, float, float, float, bool]] = []
+    thumbs: list[tuple[int, bool, float, bool]] = []
+    ranked: list[tuple[int, int, int]] = []
+    weights: list[float] = []
+
+    def position(prompt: Prompt, completion: str) -> int:
+        key = _key(prompt, completion)
+        if key not in texts:
+            texts[key] = len(texts)
+            encoded.append(codec.encode_pair(prompt, completion))
+            lengths.append(len(completion))
+            uses.append(0)
+        return texts[key]
+
+    for number, element in enumerate(elements):
+        rows = element if isinstance(element, Sequence) else (element,)
+        counts, seen = number < portion.real, set[int]()
+        whole = plackett_luce and isinstance(rows[0], PreferenceRow) and rows[0].group is not None
+        for row in rows:
+            if isinstance(row, UnpairedRow):
+                thumbs.append((at := position(row.prompt, row.completion), row.label, row.weight, counts))
+                seen.add(at)
+                continue
+            two = position(row.prompt, row.chosen), position(row.prompt, row.rejected)
+            pairs.append((*two, 0.0 if whole else row.weight, row.margin, row.probability, counts))
+            seen.update(two)
+        if whole:
+            order = ranks([row for row in rows if isinstance(row, PreferenceRow)])
+            ranked += [(position(rows[0].prompt, text), rank, len(weights)) for text, rank in order.items()]
+            weights.append(sum(row.weight for row in rows) * counts)
+        if counts:
+            for at in seen:
+                uses[at] += 1
+    chosen, rejected, weight, margin, probability, pair_counts = _columns(pairs, "iifffb")
+    text, rank, ranking = _columns(ranked, "iii")
     return PairBatch(
-        *pad_pairs(pairs, codec.pad_id),
-        torch.tensor([row.weight for row in rows], dtype=torch.float),
-        torch.tensor([row.margin for row in rows], dtype=torch.float),
-        torch.tensor([len(completion) for _, completion in texts]),
-        torch.arange(len(rows)) < portion.real,
+        *pad_pairs(encoded, codec.pad_id),
+        torch.tensor(lengths),
+        torch.tensor(uses),
+        chosen,
+        rejected,
+        weight,
+        margin,
+        probability,
+        pair_counts,
+        Rankings(text, rank, ranking, torch.tensor(weights, dtype=torch.float)) if ranked else None,
+        Thumbs(*_columns(thumbs, "iffb")) if thumbs else None,
         portion,
     )
+
+
+def _key(prompt: Prompt, completion: str) -> tuple[Any, ...]:
+    """Equal for equal texts."""
+    text = prompt.text if isinstance(prompt.text, str) else tuple(tuple(turn.items()) for turn in prompt.text)
+    return text, prompt.cut, completion
+
+
+def _columns(rows: Sequence[Sequence[Any]], types: str) -> list[Tensor]:
+    """Rows of numbers as one tensor a column: i an int64, f a float, b a bool. Without rows they are empty."""
+    kinds = {"i": torch.long, "f": torch.float, "b": torch.bool}
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(types)
+    return [torch.tensor(values, dtype=kinds[kind]) for values, kind in zip(columns, types, strict=True)]

@@ -42,7 +42,8 @@ class RowFormat:
         references: column with the reference or the list of them; where a record lacks it, ``completion`` has them.
         cut: the column of the template that is shortened when the prompt is too long.
         chosen, rejected: columns of a preference.
-        weight, margin: columns of its weight and margin, if there are any.
+        weight, margin, probability, group: columns of its weight, margin, probability and ranking, if there are any
+            (`PreferenceRow`); an empty cell of ``group`` is a pair by itself. Thumbs may have a weight, too.
         labels: the closed set of labels that completions and references are of; a preference may be between others.
         no_answer: text that stands for an empty list of references.
     """
@@ -55,6 +56,8 @@ class RowFormat:
     rejected: str = "rejected"
     weight: str | None = None
     margin: str | None = None
+    probability: str | None = None
+    group: str | None = None
     labels: Sequence[str] | None = None
     no_answer: str | None = None
 
@@ -107,7 +110,9 @@ class RowFormat:
         Raises:
             UserError: naming place, field and remedy.
         """
-        for name in (self.completion, "completion"):
+        # Beside a prompt of its own, `completion` is the demonstration also where the task's own column came along.
+        names = ("completion", self.completion) if "prompt" in record.values else (self.completion, "completion")
+        for name in names:
             if name in record.values:
                 return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
         if self._reference_column(record) is None and self._dialogue(record) is None:
@@ -138,7 +143,13 @@ class RowFormat:
         if chosen == rejected:
             raise SameCompletions(f"{record.place}: chosen and rejected are equal")
         weight, margin = self._number(record, self.weight, 1.0), self._number(record, self.margin, 0.0)
-        return PreferenceRow(prompt, chosen, rejected, weight, margin, values)
+        probability = self._number(record, self.probability, 1.0)
+        if not 0.5 <= probability <= 1:
+            raise UserError(
+                f"{record.place}: the field {self.probability!r} is {shown(values[self.probability])}; expected the "  # type: ignore[index]
+                f"probability that {self.chosen!r} is preferred, 0.5 to 1: below that, swap the two texts"
+            )
+        return PreferenceRow(prompt, chosen, rejected, weight, margin, probability, self._group(record), values)
 
     def unpaired_row(self, record: Record) -> UnpairedRow:
         """A completion with a thumb up or down.
@@ -146,12 +157,17 @@ class RowFormat:
         Raises:
             UserError: naming place, field and remedy.
         """
-        row = self.sft_row(record)
-        label = record.values.get("label")
+        # The text that was judged may stand beside the reference; it may be anything a model wrote, also no label.
+        name = next((name for name in ("completion", self.completion) if name in record.values), None)
+        if name is None or "label" not in record.values:
+            raise self._missing(record, *self._asked(record), name or self.completion, "label")
+        prompt, completion = self._prompt(record), self._answer(record, name, record.values[name], closed=False)
+        label = record.values["label"]
         known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
         if str(label).strip().lower() not in known:
             raise UserError(f"{record.place}: the field 'label' is {shown(label)}; expected true or false")
-        return UnpairedRow(row.prompt, row.completion, known[str(label).strip().lower()], record.values)
+        weight = self._number(record, self.weight, 1.0)
+        return UnpairedRow(prompt, completion, known[str(label).strip().lower()], weight, record.values)
 
     # --- fields ------------------------------------------------------------------------------------------------------
 
@@ -264,6 +280,16 @@ class RowFormat:
                 "negative"
             )
         return number
+
+    def _group(self, record: Record) -> str | None:
+        if self.group is None:
+            return None
+        if self.group not in record.values:
+            raise self._missing(record, self.group)
+        value = record.values[self.group]
+        if isinstance(value, (dict, list)):
+            raise UserError(f"{record.place}: the field {self.group!r} is {shown(value)}; expected a ranking's name")
+        return None if value is None or value == "" else str(value)
 
     def _prompt(self, record: Record) -> Prompt:
         columns, values = self.template_columns, record.values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -12,8 +13,30 @@ from torch.utils.data import DataLoader
 from rlhf_lightning.data.batches import encode_sft, pair_batch, prompt_batch, sft_batch
 from rlhf_lightning.data.encoding import Codec
 from rlhf_lightning.data.order import EvalOrder, Rows, TrainOrder
+from rlhf_lightning.data.rankings import Judged, ranks, together
 from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
 from rlhf_lightning.errors import UserError
+
+Ranking = Literal["pairs", "plackett_luce"]
+
+
+def check_rankings(rows: Sequence[Judged], ranking: Ranking) -> None:
+    """Refuse rankings that can't be learnt in the way that is asked for.
+
+    Raises:
+        UserError: as `PreferenceDataModule`.
+    """
+    elements = together(rows)
+    if ranking == "pairs":
+        return
+    named = [[row for row in rows if isinstance(row, PreferenceRow) and row.group is not None] for rows in elements]
+    if not any(named):
+        raise UserError(
+            "reward.ranking=plackett_luce needs rankings, and no preference is of one: name the column that tells "
+            "which pairs are of one ranking (task.format.group), or choose reward.ranking=pairs"
+        )
+    for pairs in filter(None, named):
+        ranks(pairs)
 
 
 def _need(rows: Sequence[object], what: str) -> None:
@@ -142,40 +165,50 @@ class SFTDataModule(_PromptValidation):
 
 
 class PreferenceDataModule(_Module):
-    """Preferences to learn a reward from.
+    """Preferences to learn a reward from: pairs, rankings, and completions with a thumb up or down.
+
+    Batches are made of elements, in one random order: a pair, a thumb, or a ranking with all of its pairs (as in
+    InstructGPT, Ouyang et al., 2022, arXiv:2203.02155, 3.5). So a ranking is never split, whatever the number of ranks
+    or accumulated batches; but a batch of rankings of k completions holds k texts an element, and not two.
 
     Args:
         train: preferences.
         validation: held-out preferences; may be empty.
         codec: of the reward model.
-        batch_size: pairs a step and rank.
-        eval_batch_size: pairs a validation step.
+        batch_size: elements a step and rank.
+        eval_batch_size: elements a validation step.
         seed: of the order.
+        ranking: learn a ranking by its ``pairs``, or as such (``plackett_luce``; `algorithms.plackett_luce_loss`).
 
     Raises:
-        UserError: without preferences.
+        UserError: without preferences; for a ranking over several prompts, or one that is no order and should be
+            learnt as such (`ranks`); for ``plackett_luce`` without a ranking.
     """
 
     def __init__(
         self,
-        train: Sequence[PreferenceRow],
-        validation: Sequence[PreferenceRow],
+        train: Sequence[Judged],
+        validation: Sequence[Judged],
         codec: Codec,
         batch_size: int = 32,
         eval_batch_size: int = 64,
         seed: int = 0,
+        ranking: Ranking = "pairs",
     ) -> None:
         super().__init__()
-        _need(train, "preferences to train on: give data.preferences, or leave reward out of stages")
-        self.train, self.validation, self.codec = list(train), list(validation), codec
+        _need(train, "preferences to train on: give data.preferences or data.unpaired, or leave reward out of stages")
+        check_rankings(train, ranking)
+        self.train, self.validation, self.codec = together(train), together(validation), codec
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.ranking = ranking
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `PairBatch`."""
-        return self._train_loader(self.train, pair_batch, [row.weight for row in self.train])
+        collate = partial(pair_batch, plackett_luce=self.ranking == "plackett_luce")
+        return self._train_loader(self.train, collate, [sum(row.weight for row in rows) for rows in self.train])
 
     def val_dataloader(self) -> DataLoader | list:
-        """Held-out preferences."""
+        """Held-out preferences; rankings are looked at by their pairs."""
         return self._eval_loader(self.validation, pair_batch, self.eval_batch_size)
 
 

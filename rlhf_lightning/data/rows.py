@@ -50,21 +50,34 @@ class SFTRow:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRow:
-    """Two completions of one prompt, the preferred one first; ``weight`` scales the row's loss, ``margin`` its gap."""
+    """Two completions of one prompt, the preferred one first.
+
+    Attributes:
+        prompt, chosen, rejected: the texts.
+        weight: factor of the row's loss.
+        margin: by how much the scores should at least differ.
+        probability: that a rater prefers ``chosen``, 0.5 to 1; 0.5 is a tie.
+        group: name of the ranking that the pair is of; its pairs are kept in one batch. None is a pair by itself. A
+            ranking of k completions has k (k - 1) / 2 pairs; with the weight 2 / (k (k - 1)) each they count as one
+            (InstructGPT, Ouyang et al., 2022, arXiv:2203.02155, 3.5).
+    """
 
     prompt: Prompt
     chosen: str
     rejected: str
     weight: float = 1.0
     margin: float = 0.0
+    probability: float = 1.0
+    group: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class UnpairedRow:
-    """One completion with a thumb up (``label`` True) or down."""
+    """One completion with a thumb up (``label`` True) or down; ``weight`` scales the row's loss."""
 
     prompt: Prompt
     completion: str
     label: bool
+    weight: float = 1.0
     meta: dict[str, Any] = field(default_factory=dict)

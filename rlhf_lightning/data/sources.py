@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeVar
 
 from rlhf_lightning.data.files import Record, did_you_mean
 from rlhf_lightning.data.format import EmptyAnswer, RowFormat, SameCompletions
+from rlhf_lightning.data.rankings import Judged
 from rlhf_lightning.data.readers import Columns, Renames, Source, read_records
-from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow
+from rlhf_lightning.data.rows import PreferenceRow, PromptRow, SFTRow, UnpairedRow
 from rlhf_lightning.data.split import group_key, rows_wanted, split_by_group
 from rlhf_lightning.errors import UserError
 
@@ -30,6 +31,8 @@ class TaskData:
         prompts: prompts that PPO answers.
         preferences: to learn a reward from.
         preferences_test: held-out ones.
+        unpaired: completions with a thumb up or down, to learn a reward from.
+        unpaired_test: held-out ones.
         notes: what was dropped or split, in words for the report.
     """
 
@@ -39,7 +42,14 @@ class TaskData:
     prompts: list[PromptRow] = field(default_factory=list)
     preferences: list[PreferenceRow] = field(default_factory=list)
     preferences_test: list[PreferenceRow] = field(default_factory=list)
+    unpaired: list[UnpairedRow] = field(default_factory=list)
+    unpaired_test: list[UnpairedRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> tuple[list[Judged], list[Judged]]:
+        """All that a reward is learnt from, and what is held out of it."""
+        return [*self.preferences, *self.unpaired], [*self.preferences_test, *self.unpaired_test]
 
 
 @dataclass
@@ -89,8 +99,7 @@ class _Reader:
         if not rows:
             raise UserError(f"{name}: of {source} no row is left. {' '.join(self.notes[told:])}")
         if self.limit is not None and len(rows) > self.limit:
-            kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
-            rows = [rows[i] for i in kept]
+            rows = _drawn(rows, self.limit, self.seed)
         return rows
 
     def _unnamed(self, record: Record) -> str:
@@ -99,6 +108,22 @@ class _Reader:
         free = record.values.keys() - record.renamed.keys() - set(record.renamed.values())
         like = did_you_mean(wrong[0], free) if len(wrong) == 1 else ""
         return f" (data.columns names {', '.join(map(repr, wrong))}: no such column was found){like}" if wrong else ""
+
+
+def _drawn(rows: list[Row], limit: int, seed: int) -> list[Row]:
+    """At most so many rows, in their order; of a ranking all pairs or none."""
+    rankings: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        group = getattr(row, "group", None)
+        rankings.setdefault(i if group is None else group, []).append(i)
+    draw, kept = random.Random(seed), list[int]()
+    names = list(rankings)
+    for name in draw.sample(names, limit if len(names) == len(rows) else len(names)):
+        if len(kept) + len(rankings[name]) <= limit:
+            kept += rankings[name]
+    if not kept:
+        raise UserError(f"data.limit={limit} is less than the pairs of any ranking: raise it")
+    return [rows[i] for i in sorted(kept)]
 
 
 def load_task_data(
@@ -110,6 +135,8 @@ def load_task_data(
     prompts: Source | None = None,
     preferences: Source | None = None,
     preferences_test: Source | None = None,
+    unpaired: Source | None = None,
+    unpaired_test: Source | None = None,
     columns: Columns = None,
     encoding: str = "utf-8",
     group: str | None = None,
@@ -130,10 +157,11 @@ def load_task_data(
         validation, test: held-out rows.
         prompts: what PPO answers; the training prompts, where it is not given. References are optional.
         preferences, preferences_test: chosen and rejected completions.
+        unpaired, unpaired_test: completions with a thumb up or down.
         columns, encoding: see `read_records`.
         group: column whose values are kept together in splits; None is the prompt itself.
         validation_size, test_size: rows, or a share below 1, held out where validation or test is not given.
-        limit: the most rows of each part, drawn at random before any split.
+        limit: the most rows of each part, drawn at random before any split; a ranking is drawn as a whole.
         on_bad_row: ``error`` refuses the first bad row, ``skip`` drops, counts and notes them.
         seed: of splits and draws.
         need_references: whether validation and test rows must have references, as metrics need them.
@@ -186,11 +214,18 @@ def load_task_data(
             data.preferences, data.preferences_test = hold_out(data.preferences, "preferences_test", test_size)
     if preferences_test is not None:
         data.preferences_test = reader.rows("preferences_test", preferences_test, format.preference_row)
+    if unpaired is not None:
+        data.unpaired = reader.rows("unpaired", unpaired, format.unpaired_row)
+        if unpaired_test is None:
+            data.unpaired, data.unpaired_test = hold_out(data.unpaired, "unpaired_test", test_size)
+    if unpaired_test is not None:
+        data.unpaired_test = reader.rows("unpaired_test", unpaired_test, format.unpaired_row)
 
     if reader.renames.known:
         reader.renames.check()
-    may_leak = [("validation", "train"), ("test", "train"), ("test", "preferences")]
+    may_leak = [("validation", "train"), ("test", "train"), ("test", "preferences"), ("test", "unpaired")]
     may_leak += [("test", "prompts")] * (prompts is not None) + [("preferences_test", "preferences")]
+    may_leak += [("preferences_test", "unpaired"), ("unpaired_test", "unpaired"), ("unpaired_test", "preferences")]
     for held_part, learnt_part in may_leak:
         _note_leak(data, held_part, learnt_part)
     return data

@@ -1,0 +1,1 @@
+"""Human judgements: the event store, the page, conversion to training rows, analysis."""

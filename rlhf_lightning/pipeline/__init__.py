@@ -29,7 +29,7 @@ from rlhf_lightning.report import RunResults
 from rlhf_lightning.report.results import DONE
 from rlhf_lightning.state import State, clear, fingerprint, flat, open_state, row_files
 
-__all__ = ["Interrupted", "Run", "run_pipeline"]
+__all__ = ["PACKAGES", "Interrupted", "Run", "check_options", "objective_of", "read_data", "run_pipeline"]
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -42,7 +42,11 @@ STAGES: dict[str, Callable[[Run], None]] = {
 
 
 def run_pipeline(
-    config: Any, directory: Path, sweep: Path | None = None, overrides: Sequence[str] = ()
+    config: Any,
+    directory: Path,
+    sweep: Path | None = None,
+    overrides: Sequence[str] = (),
+    data: TaskData | None = None,
 ) -> float | None:
     """Run the stages of a composed config and write everything under ``directory``.
 
@@ -51,6 +55,7 @@ def run_pipeline(
         directory: the run folder.
         sweep: folder of the sweep this run belongs to.
         overrides: the options that the run was started with, by which it is found to be resumed.
+        data: the rows, where they have been read already.
 
     Returns:
         The objective of the last policy, or None where nothing was measured, or a sweep ended the run early.
@@ -66,7 +71,7 @@ def run_pipeline(
         if cfg["dry_run"]:
             dry_run(lambda place: prepare({**cfg, "resume": False}, place, sweep, [], stop), directory)
             return None
-        run = prepare(cfg, directory, sweep, list(overrides), stop)
+        run = prepare(cfg, directory, sweep, list(overrides), stop, data)
         if run.results.status in DONE:
             say(f"the run in {directory} is {run.results.status}: there is nothing to resume")
             return run.results.outcome
@@ -93,17 +98,31 @@ def run_pipeline(
         return run.results.outcome
 
 
-def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides: list[str], stop: StopRequest) -> Run:
+def read_data(cfg: dict[str, Any]) -> TaskData:
+    """Every row of a run; what the user's files replaced is among the notes."""
+    notes = settle_sample(cfg)
+    data_config = {k: v for k, v in cfg["data"].items() if k != "gold"}
+    form, metrics = instantiate(cfg["task"]["format"]), bool(cfg["task"]["metrics"])
+    data: TaskData = instantiate(data_config, format=form, need_references=metrics)
+    data.notes[:0] = notes
+    return data
+
+
+def prepare(
+    cfg: dict[str, Any],
+    directory: Path,
+    sweep: Path | None,
+    overrides: list[str],
+    stop: StopRequest,
+    data: TaskData | None = None,
+) -> Run:
     """Read the data and load the models, refuse what doesn't fit, and take up what was done before."""
     options, files = flat(cfg), row_files(cfg)
     check_stages(cfg)
     check_loggers(cfg)
     engine = instantiate(cfg["rollout"])
-    notes = settle_sample(cfg)
     L.seed_everything(cfg["seed"], workers=True, verbose=False)
-    data_config = {k: v for k, v in cfg["data"].items() if k != "gold"}
-    form, metrics = instantiate(cfg["task"]["format"]), bool(cfg["task"]["metrics"])
-    data: TaskData = instantiate(data_config, format=form, need_references=metrics)
+    data = data or read_data(cfg)
     check_parts(cfg, data)
     asked = predict_rows(cfg, data.notes) if "predict" in cfg["stages"] else []
     new = State(overrides, options, fingerprint(data, asked), code=code_hash(), files=files)
@@ -122,7 +141,7 @@ def prepare(cfg: dict[str, Any], directory: Path, sweep: Path | None, overrides:
             objective=objective_of(cfg),
             versions={name: version(name) for name in PACKAGES},
         )
-        tell(results, notes + data.notes)
+        tell(results, data.notes)
     spec = base_model(cfg, data, directory, keep=resumed)
     wait_for_all()
     run = Run(cfg, directory, sweep, data, results, state, stop, spec, engine=engine, asked=asked)

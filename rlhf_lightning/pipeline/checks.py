@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rlhf_lightning.data.modules import check_rankings
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
@@ -15,7 +16,7 @@ from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_function
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
-from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
+from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix, measured
 from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.state import ROWS
 from rlhf_lightning.tasks import sample_files
@@ -52,11 +53,15 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
     stages, target = cfg["stages"], cfg["task"]["metrics"]
     if "sft" in stages and not data.train:
         raise UserError("the stage sft needs demonstrations: give data.train=FILE, or leave sft out of stages")
-    if "reward" in stages and not data.preferences:
-        raise UserError(
-            "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected), or leave it "
-            "out, as in stages=[sft], or stages=[sft,ppo] with another reward, such as rewards=chrf"
-        )
+    if "reward" in stages:
+        judged, _ = data.judged
+        if not judged:
+            raise UserError(
+                "the stage reward needs preferences: give data.preferences=FILE (columns chosen and rejected) or "
+                "data.unpaired=FILE (completion and label), or leave it out, as in stages=[sft], or stages=[sft,ppo] "
+                "with another reward, such as rewards=chrf"
+            )
+        check_rankings(judged, cfg["reward"]["ranking"])
     batch, devices = cfg["ppo"]["loader"]["batch_size"], processes(cfg["trainer"])
     if "ppo" in stages and len(data.prompts) < batch * devices:
         many = f" on each of {devices} devices" if devices > 1 else ""
@@ -152,11 +157,12 @@ def _try_loading(spec: ModelSpec, run: Run, fresh_head: bool = False) -> None:
 def _try_rewards(
     rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str], on_failure: OnFailure = "stop"
 ) -> None:
-    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them.
+    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them, and so
+    are those that ask people.
 
     A reward that fails for each of them stops the run also with ``mask``: that is for rewards that fail now and then.
     """
-    tried = {name: reward for name, reward in rewards.items() if not isinstance(reward, LearnedReward)}
+    tried = {name: reward for name, reward in measured(rewards).items() if not isinstance(reward, LearnedReward)}
     if tried:
         mix = RewardMix(tried, on_failure=on_failure)
         for name, scores in mix.each(rows, texts, torch.device("cpu")).items():

@@ -243,7 +243,8 @@ class Measured:
         cfg = self.cfg["reward"]
         model = RewardModel.load(reward_spec(self.run), **self.run.limits, fresh_head=True).to(self.device)
         model.train()
-        data = PreferenceDataModule(self.run.data.preferences, [], model.codec, **cfg["loader"], seed=self.cfg["seed"])
+        how = {**cfg["loader"], "seed": self.cfg["seed"], "ranking": cfg["ranking"]}
+        data = PreferenceDataModule(*self.run.data.judged, model.codec, **how)
         loader = data.train_dataloader()
         batches = [batch for batch, _ in zip(loader, range(20), strict=False)]
         tokens = [int(batch.mask.sum()) for batch in batches]
@@ -252,7 +253,7 @@ class Measured:
         total, looks, words = length(-(-len(loader) // self.world), cfg["trainer"], self.most)
         self.scorer, self.score_token = model, took / max(tokens) / 3  # the backward pass takes two forward ones
         looking = self.score_token * statistics.mean(tokens) / cfg["loader"]["batch_size"]
-        looking *= len(self.run.data.preferences_test) * looks
+        looking *= len(data.validation) * looks
         return self._cost(
             "reward", words, model, [], held, took / max(tokens) * statistics.mean(tokens) * total + looking
         )

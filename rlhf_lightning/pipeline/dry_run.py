@@ -22,6 +22,7 @@ from rlhf_lightning.pipeline.run import Run, say
 from rlhf_lightning.pipeline.stages import reward_spec
 from rlhf_lightning.report.screen import show, standard_output
 from rlhf_lightning.report.summary import clean
+from rlhf_lightning.state import ROWS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,7 +95,7 @@ def rows_table(data: TaskData, codec: Codec) -> Table:
     table.add_column("", no_wrap=True)
     for title in ("median", "95 %", "longest", "limit", "longer"):
         table.add_column(title, justify="right")
-    for name in ("train", "validation", "test", "prompts", "preferences", "preferences_test"):
+    for name in ROWS:
         rows = getattr(data, name)
         for what, told in _lengths(rows[:LOOKED_AT], codec).items():
             first = (name, str(len(rows))) if what == "prompts" else ("", "")
@@ -124,7 +125,7 @@ def _completions(row: Any) -> list[str]:
 
 def as_seen(data: TaskData, codec: Codec) -> list[str]:
     """The first rows as the model will see them: what their token ids spell, special tokens included."""
-    rows: Sequence[Any] = data.train or data.preferences or data.prompts or data.test
+    rows: Sequence[Any] = data.train or data.preferences or data.unpaired or data.prompts or data.test
     told = []
     for number, row in enumerate(rows[:SHOWN], start=1):
         prompt = codec.encode_prompt(row.prompt)

@@ -17,7 +17,7 @@ from rlhf_lightning.models import Sampling
 ROWS = ("train", "validation", "codec", "seed")
 STAGES: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "sft": (SFTDataModule, ("policy", "evaluator"), ("loader", "trainer")),
-    "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "model")),
+    "reward": (PreferenceDataModule, ("model",), ("loader", "trainer", "normalise", "ranking", "model")),
     "ppo": (
         PromptDataModule,
         ("policy", "evaluator", "rewards", "reward_weights", "critic", "engine"),
@@ -46,6 +46,8 @@ def check_options(cfg: dict[str, Any]) -> None:
     sampling = {k: v for k, v in cfg["evaluate"].items() if k != "batch_size"}
     check_arguments(Sampling, sampling, "evaluate", None)
     check_call(cfg["rollout"], "rollout")
+    if cfg.get("loop") is not None:
+        check_call(cfg["loop"], "loop")
     check_call(cfg["trainer"], "trainer")
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)

@@ -40,7 +40,7 @@ from rlhf_lightning.pipeline.measure import (
 from rlhf_lightning.pipeline.reuse import is_shared, key_of, taken_or_done
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
 from rlhf_lightning.report.results import write_atomic
-from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
+from rlhf_lightning.rewards import MetricReward, Reward, RewardMix, measured
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 from rlhf_lightning.sweep.trial import Judge, TrialAddress
 
@@ -60,6 +60,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool 
         return instantiate(model)
     texts = [f"{transcript(row.prompt.text)} {row.completion}" for row in data.train]
     texts += [f"{transcript(row.prompt.text)} {row.chosen}" for row in data.preferences]
+    texts += [f"{transcript(row.prompt.text)} {row.completion}" for row in data.unpaired]
     if not texts:
         raise UserError("model=tiny trains its tokenizer on the data's text, but there is none: give data.train=FILE")
     folder = directory / "base" / "model"
@@ -125,17 +126,17 @@ def train_reward(run: Run) -> None:
     cfg = dict(run.cfg["reward"])
     loader, options, normalise = cfg.pop("loader"), cfg.pop("trainer"), cfg.pop("normalise")
     cfg.pop("model", None)
+    ranking, seed = cfg.pop("ranking"), run.cfg["seed"]
     model = RewardModel.load(reward_spec(run), **run.limits, fresh_head=True)
     module = instantiate(cfg, model=model)
-    data = PreferenceDataModule(
-        run.data.preferences, run.data.preferences_test, model.codec, **loader, seed=run.cfg["seed"]
-    )
+    data = PreferenceDataModule(*run.data.judged, model.codec, **loader, seed=seed, ranking=ranking)
 
     def save(folder: Path) -> None:
         model.eval()
         if normalise != "none":
             shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
             shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
+            shown = shown or [(row.prompt, row.completion) for row in run.data.unpaired[:256]]
             model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
         save_once(model, folder)
 
@@ -163,7 +164,8 @@ def train_ppo(run: Run) -> None:
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
-    mix = RewardMix({**gold_functions(run), **rewards}, on_failure=cfg["on_reward_failure"])
+    watched = {**gold_functions(run), **measured(rewards)}
+    mix = RewardMix(watched, on_failure=cfg["on_reward_failure"]) if watched else None
     evaluator = Evaluator(task_metrics(run.cfg), mix, engine=run.engine)
     module = instantiate(
         cfg,
@@ -275,7 +277,7 @@ def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
 def prediction_rewards(run: Run) -> dict[str, Reward]:
     """What predictions are scored by: the chosen rewards and the reward model; metrics only if rows have references."""
     compared = all(row.references for row in run.asked)
-    chosen = {name: r for name, r in functions(run).items() if compared or not isinstance(r, MetricReward)}
+    chosen = {name: r for name, r in measured(functions(run)).items() if compared or not isinstance(r, MetricReward)}
     return with_learned(run, chosen)
 
 

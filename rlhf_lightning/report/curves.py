@@ -21,7 +21,7 @@ FIRST = ("score", "reward", "reward/", "total_reward", "kl")
 LATER = ("accuracy", "margin", "entropy", "length", "eos_rate", "kl_coef", "policy_loss", "value_loss")
 LAST = ("lr", "grad_norm", "tokens", "padding", "seconds", "time")
 
-SEEN = ("examples", "pairs", "episodes", "tokens")
+SEEN = ("examples", "pairs", "unpaired", "episodes", "tokens")
 """What has been seen so far: axes, and no curves."""
 
 # Matplotlib wants colours, the page has variables: these stand in for them and are replaced in the finished SVG.

@@ -11,6 +11,7 @@ import yaml
 from rlhf_lightning.report.curves import Curve, Line, draw_together, panels, read_curves, time_of
 from rlhf_lightning.report.page import figure, html_text, key, page, panel_figure
 from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
+from rlhf_lightning.report.rounds import rounds_section
 from rlhf_lightning.report.screen import duration
 from rlhf_lightning.report.secrets import hide_secrets
 from rlhf_lightning.report.summary import (
@@ -58,6 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
     sections = [
         _header(results),
         _results_section(results),
+        rounds_section(results),
         _win_rate_section(samples, results),
         _over_optimisation_section(curves.get("ppo", {}), results),
         *(_stage_section(stage, drawn, leading) for stage, drawn in curves.items()),

@@ -77,6 +77,8 @@ class RunResults:
     """Stage to where the time of its training went."""
     reused: dict[str, str] = field(default_factory=dict)
     """Steps that were taken from another job of the same sweep, and its name."""
+    rounds: list[dict[str, float | None]] = field(default_factory=list)
+    """Figures of each round of a loop, by name; empty in a run that is none."""
     notes: list[str] = field(default_factory=list)
     """Sentences that a reader of the results has to know."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class RunResults:
             seconds=fields.numbers("seconds"),
             time={stage: _stage_time(time) for stage, time in fields.parts("time").items()},
             reused={step: str(job) for step, job in (fields.optional("reused", dict) or {}).items()},
+            rounds=[{k: row.optional(k, (int, float)) for k in row.content} for row in fields.objects("rounds")],
             notes=fields.texts("notes"),
             versions={name: str(version) for name, version in (fields.optional("versions", dict) or {}).items()},
         )
@@ -272,11 +275,12 @@ class _Fields:
             raise self._wrong(name, "a string")
         return value
 
-    def optional(self, name: str, kind: type) -> Any:
+    def optional(self, name: str, kind: type | tuple[type, ...]) -> Any:
         value = self.content.get(name)
         if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
             return value
-        raise self._wrong(name, {int: "a whole number", float: "a number", str: "a string", dict: "an object"}[kind])
+        kinds = {int: "a whole number", float: "a number", str: "a string", dict: "an object"}
+        raise self._wrong(name, "a number" if isinstance(kind, tuple) else kinds[kind])
 
     def texts(self, name: str) -> list[str]:
         value = self.content.get(name, [])

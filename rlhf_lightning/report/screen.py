@@ -197,6 +197,10 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
         show(console, Text(caution, style="yellow"))
     if results.policies:
         show(console, results_table(results, console.width))
+    if results.rounds:
+        from rlhf_lightning.report.rounds import rounds_table
+
+        show(console, rounds_table(results))
     if results.reward_model:
         show(console, Text(_reward_model_line(results.reward_model)))
     samples = read_samples(run_dir / "samples.jsonl")
@@ -214,9 +218,10 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
 
 
 def _reward_model_line(measures: dict[str, float]) -> str:
-    names = {"accuracy": "Reward model: accuracy", "longer_wins": "longer-wins baseline"}
+    names = {"accuracy": "accuracy", "longer_wins": "longer-wins baseline"}
     ordered = sorted(measures.items(), key=lambda item: list(names).index(item[0]) if item[0] in names else len(names))
-    return ", ".join(f"{names.get(name, clean(name).replace('_', ' '))} {number(value, 3)}" for name, value in ordered)
+    told = [f"{names.get(name, clean(name).replace('_', ' '))} {number(value, 3)}" for name, value in ordered]
+    return f"Reward model: {', '.join(told)}"
 
 
 def duration(seconds: float) -> str:

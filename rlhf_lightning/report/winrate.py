@@ -74,7 +74,20 @@ def win_rate(old: ArrayLike, new: ArrayLike, old_lengths: ArrayLike, new_lengths
 
 
 def _at_equal_length(wins: np.ndarray, pull: np.ndarray) -> np.ndarray:
-    """(d,) sigmoid(a) of the fits ``P(win) = sigmoid(a + b pull)``, each to a row of (d, n); by Newton's method."""
+    """(d,) sigmoid(a) of the fits ``P(win) = sigmoid(a + b pull)``, each to a row of (d, n)."""
+    return 1 / (1 + np.exp(-fit_logistic(wins, pull)[0]))
+
+
+def fit_logistic(wins: np.ndarray, pull: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logistic regressions ``P(win) = sigmoid(a + b pull)`` under the prior of `RIDGE`, by Newton's method.
+
+    Args:
+        wins: (d, n) of 0 to 1.
+        pull: (d, n).
+
+    Returns:
+        (d,) a, (d,) b, and (d,) standard error of b.
+    """
     a, b = np.zeros(len(wins)), np.zeros(len(wins))
     for _ in range(25):
         p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * pull)))
@@ -88,4 +101,4 @@ def _at_equal_length(wins: np.ndarray, pull: np.ndarray) -> np.ndarray:
         a, b = a - np.clip(step_a, -2, 2), b - np.clip(step_b, -2, 2)
         if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-9:
             break
-    return 1 / (1 + np.exp(-a))
+    return a, b, np.sqrt(aa / det)

@@ -106,8 +106,8 @@ class TimedModule(L.LightningModule):
             self._counted[name] = self._counted.get(name, 0) + amount
 
     def total_figures(self) -> dict[str, float]:
-        """What has been seen so far, as it is logged."""
-        return {f"{self.stage}/{name}": float(amount) for name, amount in self.totals.items()}
+        """What has been seen so far, as it is logged; without what there was none of."""
+        return {f"{self.stage}/{name}": float(amount) for name, amount in self.totals.items() if amount}
 
     def read(self, batch: Any) -> Tensor | None:
         """The `amounts` of a batch that the model has had; None for a stage that tells its speed itself."""

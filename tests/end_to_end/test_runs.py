@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from console import BIN, SMALL, environment, metrics, ok, run
+from console import BIN, SMALL, environment, metrics, ok, run, write_rows
+from safetensors.torch import load_file
 
 STAGES = ["sft", "reward", "ppo"]
 TASKS = ["summarization", *(pytest.param(task, marks=pytest.mark.slow) for task in ("translation", "classification"))]
@@ -124,6 +125,52 @@ def test_lora_exports_whole_models(trained: Path, tmp_path: Path) -> None:
     ok(run(tmp_path, "task=qa", "stages=[sft,ppo]", *start, "model.lora.r=4", *SMALL))
     assert not (tmp_path / "run" / "ppo" / "model" / "adapter_config.json").exists()
     assert (tmp_path / "run" / "ppo" / "model" / "model.safetensors").is_file()
+
+
+def test_a_reward_model_is_gone_on_with(trained: Path, tmp_path: Path) -> None:
+    """Its head, weights and normalisation are where the training begins; the latter is kept, or found anew."""
+    earlier = trained / "run" / "reward" / "model"
+    start = ["stages=[reward]", "model@reward.model=hf", f"reward.model.name={earlier}", "reward.lr=0"]
+    before = json.loads((earlier / "config.json").read_text(encoding="utf-8"))
+    assert (before["reward_mean"], before["reward_std"]) != (0.0, 1.0)
+    for normalise in ("none", "shift"):
+        ok(run(tmp_path, "task=qa", *start, f"reward.normalise={normalise}", *SMALL))
+        made = tmp_path / "run" / "reward" / "model"
+        old, new = (load_file(folder / "model.safetensors") for folder in (earlier, made))
+        assert old.keys() == new.keys()
+        assert all(old[name].equal(new[name]) for name in old)
+        after = json.loads((made / "config.json").read_text(encoding="utf-8"))
+        assert after["reward_std"] == (before["reward_std"] if normalise == "none" else 1.0)
+        assert after["reward_mean"] == pytest.approx(before["reward_mean"], rel=1e-4), "of the same references"
+    accuracy = metrics(tmp_path / "run")["reward_model"]["accuracy"]
+    assert accuracy == pytest.approx(metrics(trained / "run")["reward_model"]["accuracy"])
+
+
+def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
+    """Both beside each other from files, held out too; then thumbs alone, all of them down."""
+    texts = ["very good", "good", "bad"]
+    pairs = [
+        {"prompt": f"p{i}", "chosen": texts[a], "rejected": texts[b], "weight": 1 / 3, "ranking": i}
+        for i in range(16)
+        for a, b in ((0, 1), (0, 2), (1, 2))
+    ]
+    thumbs = [{"prompt": f"q{i}", "completion": texts[i % 3], "label": i % 3 < 2, "weight": 2} for i in range(24)]
+    files = {
+        "preferences": write_rows(tmp_path / "p.jsonl", pairs),
+        "unpaired": write_rows(tmp_path / "u.jsonl", thumbs),
+    }
+    names = ["+task.format.weight=weight", "+task.format.group=ranking", "reward.ranking=plackett_luce"]
+    options = ["data=files", "stages=[reward]", *SMALL]
+    both = [f"data.{part}={path}" for part, path in files.items()]
+    ok(run(tmp_path, *options, *both, *names))
+    read = {"unpaired_accuracy", "unpaired_loss"}
+    assert metrics(tmp_path / "run")["reward_model"].keys() >= {"accuracy", *read}
+    logged = columns(tmp_path / "run" / "reward")
+    assert {"reward/ranking_loss", "reward/unpaired_loss", "reward/unpaired"} <= logged
+    down = write_rows(tmp_path / "d.jsonl", [{**row, "label": False} for row in thumbs])
+    said = ok(run(tmp_path, *options, f"data.unpaired={down}")).stdout
+    assert metrics(tmp_path / "run")["reward_model"].keys() == read
+    assert "Reward model: unpaired" in said
 
 
 def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ GIVEN_BY_CODE = {
 }
 TAKEN_BY_PIPELINE = {
     "SFTModule": {"loader", "trainer"},
-    "RewardModule": {"loader", "trainer", "normalise", "model"},
+    "RewardModule": {"loader", "trainer", "normalise", "ranking", "model"},
     "PPOModule": {"loader", "trainer", "updates", "rewards", "critic", "patience", "export", "alarms", "stop_on"},
     "load_task_data": {"gold"},
     "ModelSpec": {"tiny", "recommended"},

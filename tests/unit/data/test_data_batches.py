@@ -88,11 +88,14 @@ def test_batches_pairs(codec, family):
     made = codec(family)
     rows = [PreferenceRow(Prompt(p), a, "c", i, 2 * i) for i, (p, a) in enumerate(zip(PROMPTS, ANSWERS, strict=True))]
     batch = pair_batch(rows, made)
-    texts = [(p, a) for p, a in zip(PROMPTS, ANSWERS, strict=True)] + [(p, "c") for p in PROMPTS]
+    texts = [(p, text) for p, a in zip(PROMPTS, ANSWERS, strict=True) for text in (a, "c")]
     pairs = [made.encode_pair(Prompt(p), a) for p, a in texts]
     assert unpadded(batch.input_ids, batch.mask) == [pair.ids for pair in pairs]
     assert batch.mask[:, 0].all()
     assert batch.lengths.tolist() == [len(a) for _, a in texts]
+    assert (batch.chosen.tolist(), batch.rejected.tolist()) == ([0, 2, 4], [1, 3, 5])
+    assert batch.uses.tolist() == [1] * 6
+    assert (batch.rankings, batch.thumbs) == (None, None)
     assert batch.weight.tolist() == [0.0, 1.0, 2.0]
     assert batch.margin.tolist() == [0.0, 2.0, 4.0]
     assert batch.weight.dtype == batch.margin.dtype == torch.float, "also where rows hold whole numbers"

@@ -62,6 +62,24 @@ def test_format_preferences_and_unpaired():
     for weight in ("x", -1, float("nan"), None, 10**400):
         with pytest.raises(UserError, match=r"line 12: the field 'w' is .* expected a number that is not negative"):
             form.preference_row(record(q="q", chosen="a", rejected="b", w=weight, m=0))
+    soft = RowFormat("{q}", probability="p", group="g").preference_row
+    told = soft(record(q="q", chosen="a", rejected="b", p="0.75", g=7))
+    assert (told.probability, told.group, told.weight, told.meta["g"]) == (0.75, "7", 1.0, 7)
+    for empty in (None, ""):
+        assert soft(record(q="q", chosen="a", rejected="b", p=1, g=empty)).group is None
+    for p in (0.4, 1.5):
+        with pytest.raises(UserError, match=r"'p' is .*the probability that 'chosen' is preferred, 0\.5 to 1.*swap"):
+            soft(record(q="q", chosen="a", rejected="b", p=p, g="r"))
+    with pytest.raises(UserError, match="there is no column 'g'"):
+        soft(record(q="q", chosen="a", rejected="b", p=1))
+    with pytest.raises(UserError, match=r"the field 'g' is .*expected a ranking's name"):
+        soft(record(q="q", chosen="a", rejected="b", p=1, g=["r"]))
+    assert form.unpaired_row(record(q="q", completion="a", label=1, w="0.5")).weight == 0.5
+    judged = RowFormat("{q}", completion="gold", labels=["yes", "no"]).unpaired_row
+    row = judged(record(q="q", gold="yes", completion="perhaps", label=0))
+    assert (row.completion, row.label, row.weight) == ("perhaps", False, 1.0), "what was judged, which may be no label"
+    with pytest.raises(UserError, match="there is no column 'label'"):
+        judged(record(q="q", completion="a"))
     for label, expected in ((True, True), (0, False), (1.0, True), ("True", True), ("false", False), ("1", True)):
         assert RowFormat("{q}").unpaired_row(record(q="q", completion="a", label=label)).label is expected
     with pytest.raises(UserError, match="the field 'label' is 'up'; expected true or false"):
@@ -291,3 +309,12 @@ def test_format_preferences_with_a_prompt_are_no_demonstrations():
     """What is imitated there has to be said: data.columns={completion: chosen}."""
     with pytest.raises(UserError, match="there is no column"):
         FORMAT.sft_row(record(prompt="Hi?", chosen="Yes", rejected="No"))
+
+
+def test_a_completion_beside_a_prompt_of_its_own_is_the_demonstration():
+    """A row that brings the task's columns along, as rows of people's corrections do."""
+    form = RowFormat("{source} =", completion="reference")
+    values = {"prompt": "Hallo =", "completion": "Hello", "source": "Hallo", "reference": "Hi"}
+    assert form.sft_row(Record("x", values)).completion == "Hello"
+    del values["prompt"]
+    assert form.sft_row(Record("x", values)).completion == "Hi"

@@ -77,7 +77,7 @@ def test_ranks_share_the_batches_of_one_process(made, codec):
             return [
                 tuple(ids[mask].tolist()) for ids, mask in zip(batch.response_ids, batch.response_mask, strict=True)
             ][: batch.portion.real]
-        return batch.lengths[: batch.portion.real].tolist()
+        return [tuple(batch.input_ids[i][batch.mask[i]].tolist()) for i in batch.chosen[batch.counts].tolist()]
 
     def batches(rank, world):
         size = 4 // world

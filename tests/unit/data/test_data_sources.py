@@ -285,3 +285,37 @@ def test_read_prompts_skips_and_tells(write):
         read_prompts(write("bad.jsonl", ["{\n"]), FORMAT, on_bad_row="skip")
     with pytest.raises(UserError, match=r"data\.on_bad_row must be error or skip"):
         read_prompts(path, FORMAT, on_bad_row="ignore")
+
+
+def test_sources_unpaired(write):
+    """Thumbs are read, held out by prompt, and looked at for leaks, as preferences are."""
+    rows = [{"prompt": f"p{i // 3}", "completion": f"c{i}", "label": i % 2} for i in range(90)]
+    data = load_task_data(FORMAT, unpaired=write("u.jsonl", rows), test_size=9)
+    assert (len(data.unpaired), len(data.unpaired_test)) == (81, 9)
+    assert not {r.prompt.text for r in data.unpaired} & {r.prompt.text for r in data.unpaired_test}
+    given = {name: write(f"{name}.jsonl", rows[:3]) for name in ("unpaired", "unpaired_test")}
+    data = load_task_data(FORMAT, **given)
+    assert [row.label for row in data.unpaired] == [row.label for row in data.unpaired_test] == [False, True, False]
+    assert data.notes == ["unpaired_test: 3 of 3 prompts are also in unpaired"]
+    pairs = [{"prompt": "p0", "chosen": "a", "rejected": "b"}]
+    data = load_task_data(
+        FORMAT, **given, preferences=write("p.jsonl", pairs), preferences_test=write("q.jsonl", pairs)
+    )
+    assert [len(part) for part in data.judged] == [4, 4]
+
+
+def test_sources_draw_whole_rankings(write):
+    """A limit leaves no ranking with some of its pairs; one below every ranking is refused."""
+    rows = [
+        {"prompt": f"p{i}", "chosen": a, "rejected": b, "g": f"r{i}"}
+        for i in range(20)
+        for a, b in (("x", "y"), ("x", "z"), ("y", "z"))
+    ]
+    form, path = RowFormat("{prompt}", group="g"), write("p.jsonl", rows)
+    data = load_task_data(form, preferences=path, preferences_test=path, limit=20, seed=3)
+    counts = Counter(row.group for row in data.preferences)
+    assert set(counts.values()) == {3}
+    assert len(counts) == 6
+    assert set(counts) != {f"r{i}" for i in range(6)}, "drawn at random"
+    with pytest.raises(UserError, match=r"data\.limit=2 is less than the pairs of any ranking"):
+        load_task_data(form, preferences=path, limit=2)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rlhf_lightning import optim
 from rlhf_lightning.callbacks import Checkpoints
 from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
-from rlhf_lightning.data.rows import Prompt, SFTRow
+from rlhf_lightning.data.rows import PreferenceRow, Prompt, SFTRow, UnpairedRow
 from rlhf_lightning.metrics import ChrF
 from rlhf_lightning.models import LoraSpec, ModelSpec, Policy, RewardModel
 from rlhf_lightning.models.reward_model import _head
@@ -32,7 +33,7 @@ from rlhf_lightning.stages import Evaluator, FSDP2Strategy, PPOModule, RewardMod
 LIMITS = {"max_prompt": 40, "max_completion": 8}
 
 
-STAGES = ("sft", "sft lora", "reward", "ppo", "ppo several", "ppo level", "ppo lora")
+STAGES = ("sft", "sft lora", "reward", "reward mixed", "ppo", "ppo several", "ppo level", "ppo lora")
 
 
 def ways(stage: str) -> dict[str, tuple[Any, ...]]:
@@ -84,6 +85,18 @@ class Recorder(L.Callback):
         self.steps.append(figures(trainer))
 
 
+def judgements() -> list[PreferenceRow | UnpairedRow]:
+    """Rankings of three and of two, one with a tie, pairs that raters disagree about, and thumbs; eleven elements."""
+    made: list[PreferenceRow | UnpairedRow] = []
+    for i, prompt in enumerate(PROMPTS[:3]):
+        best, middle, worst = (COMPLETIONS[i:] + COMPLETIONS[:i])[:3]
+        ranked = [(best, middle), (best, worst), (middle, worst)][: (3, 2, 1)[i]]
+        made += [PreferenceRow(Prompt(prompt), *pair, weight=1 / len(ranked), group=f"r{i}") for pair in ranked]
+    made += [replace(row, probability=0.5 + i / 6, weight=1 + i) for i, row in enumerate(preferences()[:4])]
+    made += [UnpairedRow(Prompt(p), c, i != 1, 0.5 + i) for i, (p, c) in enumerate(zip(PROMPTS, COMPLETIONS))]  # noqa: B905
+    return made
+
+
 def made(stage: str, folder: str, batch: int) -> tuple[Any, Any, dict[str, Any]]:
     """Module, data and options of the Trainer."""
     name, _, extra = stage.partition(" ")
@@ -99,8 +112,12 @@ def made(stage: str, folder: str, batch: int) -> tuple[Any, Any, dict[str, Any]]
     if name == "reward":
         scorer = RewardModel.load(spec, max_prompt=32, max_completion=12, fresh_head=True)
         spread_weights(_head(scorer.model), 0.3)
-        pairs = [*preferences(), *preferences()[:3]]
-        data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
+        if extra == "mixed":
+            judged = judgements()
+            data = PreferenceDataModule(judged, judged[::-1], scorer.codec, batch, 2, ranking="plackett_luce")
+        else:
+            pairs = [*preferences(), *preferences()[:3]]
+            data = PreferenceDataModule(pairs, preferences()[:5], scorer.codec, batch, 2)
         return RewardModule(scorer, lr=0.3, **how), data, {"max_epochs": 3}
     policy = Policy.load(spec, **LIMITS, value_head=True)
     if extra != "level":  # a value head of zeros is levelled

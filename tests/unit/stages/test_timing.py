@@ -73,8 +73,10 @@ def test_amounts_of_pairs_by_hand(model_dir, monkeypatch) -> None:
     batch = pair_batch(preferences()[:2], model.codec)
     batch = replace(batch, input_ids=torch.zeros(4, 6).long(), mask=mask([6, 2, 3, 5], 6))
     assert RewardModule(model).read(batch).tolist() == [16, 24, 8]
-    fills_up = replace(batch, counts=torch.tensor([True, False]))
-    assert RewardModule(model).read(fills_up).tolist() == [9, 24, 8]
+    fills_up = replace(batch, uses=torch.tensor([1, 1, 0, 0]))
+    assert RewardModule(model).read(fills_up).tolist() == [8, 24, 8]
+    twice = replace(batch, uses=torch.tensor([2, 1, 1, 1]))
+    assert RewardModule(model).read(twice).tolist() == [22, 24, 8], "a text of two pairs goes through the model once"
     monkeypatch.setitem(TOKENS, "cpu", 12)  # 6 and 5 tokens, then 3 and 2: 12 positions with 1 of padding, and 6 with 1
     assert RewardModule(model).read(batch).tolist() == [16, 18, 2]
 

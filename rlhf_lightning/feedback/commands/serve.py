@@ -1,0 +1,218 @@
+"""`rlhf-feedback serve`: the web page on which people judge."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from rlhf_lightning.feedback.server.project import Project
+    from rlhf_lightning.feedback.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        dest="folder",
+        help="of a run: the answers of its last two policies to held-out prompts",
+    )
+    source.add_argument("--items", type=Path, metavar="FILE", help="questions: rows with a prompt and its candidates")
+    parser.add_argument("--project", default="default", help="name of the project in the store (default: %(default)s)")
+    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the questions (Markdown)")
+    parser.add_argument(
+        "--consent", type=Path, metavar="FILE", help="what people agree to before they begin (Markdown)"
+    )
+    parser.add_argument("--raters", type=_count, default=1, metavar="N", help="people for a question (default: 1)")
+    parser.add_argument(
+        "--gold-share",
+        type=_share,
+        default=0.05,
+        metavar="P",
+        help="of a person's questions, those whose answer is known, where there are any (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeat-share",
+        type=_share,
+        default=0.05,
+        metavar="P",
+        help="of a person's questions, those that ask an earlier one again (default: %(default)s)",
+    )
+    parser.add_argument("--annotators", type=_number, default=0, metavar="N", help="print links for so many people")
+    parser.add_argument("--adjudicators", type=_number, default=0, metavar="N", help="who settle disagreements")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8321, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--url", metavar="URL", help="at which people reach it, where a proxy stands in front")
+    parser.add_argument("--show-models", action="store_true", help="show who wrote what; else people judge blind")
+    parser.add_argument("--keep-names", action="store_true", help="store the names of people who are invited")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until it is interrupted."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as missing:
+        raise UserError(
+            f"the page needs the package {missing.name}: pip install 'rlhf-lightning[feedback]'"
+        ) from missing
+    from rlhf_lightning.feedback.server.app import create_app
+    from rlhf_lightning.feedback.store import Store
+
+    with Store(args.store) as store:
+        project = prepare(store, args)
+        listening = _listen(args.host, args.port)
+        shown = f"[{args.host}]" if ":" in args.host else args.host
+        address = args.url or f"http://{shown}:{listening.getsockname()[1]}"
+        for role, token in links(project, args.annotators, args.adjudicators):
+            print(f"{role:12} {address.rstrip('/')}/#token={token}")
+        print("Each link works once, within 7 days. Ctrl-C ends the server; what was judged is kept.", flush=True)
+        if not _loopback(args.host) and not (args.url or "").startswith("https:"):
+            print(
+                f"Warning: at {args.host} others can listen in, as this is plain HTTP. Put a proxy with TLS in front "
+                "and name its address with --url https://...",
+                flush=True,
+            )
+        config = uvicorn.Config(
+            create_app(project), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
+            uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def prepare(store: Store, args: argparse.Namespace) -> Project:
+    """Take the questions into the store, and make the project.
+
+    Raises:
+        UserError: if there is nothing to be asked, or an option can't be.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from rlhf_lightning.feedback.events import Id
+    from rlhf_lightning.feedback.from_run import items_of_run
+    from rlhf_lightning.feedback.items import read_items
+    from rlhf_lightning.feedback.server import queue
+    from rlhf_lightning.feedback.server.project import Project
+    from rlhf_lightning.feedback.server.site import read_static, version_of_page
+    from rlhf_lightning.feedback.server.tables import turn
+
+    try:
+        TypeAdapter(Id).validate_python(args.project)
+    except ValidationError as error:
+        raise UserError("--project is letters, digits, and . _ : - between them, at most 100") from error
+    if args.gold_share + args.repeat_share > 1:
+        raise UserError("--gold-share and --repeat-share are more than all questions together")
+    if args.url is not None and not args.url.startswith(("http://", "https://")):
+        raise UserError("--url is an address such as https://judge.example.org")
+    guidelines, consent = _text(args.guidelines), _text(args.consent)
+    if args.folder is not None:
+        found = items_of_run(args.folder)
+    else:
+        found = [] if args.items is None else list(read_items(args.items))
+    if found:
+        new = store.add_items(found, args.project)
+        print(f"{new} new questions of {len(found)} in {args.folder or args.items}")
+    if next(store.items(args.project), None) is None:
+        raise UserError(
+            f"{store.shown_place} holds no questions of the project {args.project}: give some with --items or --run"
+        )
+    project = Project(
+        store,
+        args.project,
+        raters=args.raters,
+        gold_share=args.gold_share,
+        repeat_share=args.repeat_share,
+        blind=not args.show_models,
+        keep_names=args.keep_names,
+        guidelines=guidelines,
+        consent=consent,
+        interface=version_of_page(read_static()),
+        address=args.url,
+    )
+    project.keep_texts()
+    with turn(store) as connection:
+        queue.catch_up(project, connection)
+    return project
+
+
+def links(project: Project, annotators: int, adjudicators: int) -> list[tuple[str, str]]:
+    """Role and one-time token: of the owner, and of so many other people."""
+    from rlhf_lightning.feedback.server import people
+    from rlhf_lightning.feedback.server.tables import turn
+
+    wanted: list[tuple[people.PersonRole, int]] = [
+        ("owner", 1),
+        ("annotator", annotators),
+        ("adjudicator", adjudicators),
+    ]
+    with turn(project.store) as connection:
+        made = [(role, people.place(project, connection, role, i)) for role, count in wanted for i in range(count)]
+    return [(role, token) for role, token in made if token is not None]
+
+
+def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(128)  # who opens a link before the server runs waits a moment
+    except OSError as error:
+        listening.close()
+        raise UserError(f"can't listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one") from error
+    return listening
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _text(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def _number(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError("0 to 1000")
+    return value
+
+
+def _count(text: str) -> int:
+    value = _number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("1 to 1000")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("0 to 65535")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("0 to 1")
+    return value

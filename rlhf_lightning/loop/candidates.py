@@ -1,0 +1,99 @@
+"""Answers of a policy, and the questions made of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning as L
+
+from rlhf_lightning.callbacks import Progress
+from rlhf_lightning.callbacks.samples import of_all_ranks
+from rlhf_lightning.data.modules import PromptDataModule
+from rlhf_lightning.data.rows import Prompt, PromptRow, Text
+from rlhf_lightning.feedback.events import Asked, Candidate, Message
+from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.models import Classifier, Policy, Sampling
+from rlhf_lightning.rollout import Engine
+from rlhf_lightning.stages import EvaluateModule, Evaluator
+
+REFERENCES = "references"
+"""The column of a question in which the references of its prompt travel along."""
+
+
+def prompts_of_round(n: int, count: int, turn: int, seed: int) -> list[int]:
+    """Which of n prompts a round (from 0) asks about: none twice until all have had their turn."""
+    count = min(count, n)
+    found: list[int] = []
+    start = turn * count
+    while len(found) < count:
+        lap, place = divmod(start + len(found), n)
+        order = random.Random(f"{seed}|{lap}").sample(range(n), n)
+        new = [i for i in order[place : place + count - len(found)] if i not in found]
+        found += new or [i for i in order if i not in found][: count - len(found)]
+    return found
+
+
+def draw_answers(
+    cfg: dict[str, Any],
+    policy: Policy | Classifier,
+    rows: Sequence[PromptRow],
+    each: int,
+    sampling: Sampling,
+    engine: Engine,
+    folder: str,
+) -> list[list[str]]:
+    """Answers to prompts, the same on every rank: for each row ``each`` of them, in the order they were drawn."""
+    repeated = [row for row in rows for _ in range(each)]
+    callbacks: list[L.Callback] = [Progress()] if cfg["trainer"]["enable_progress_bar"] else []
+    trainer = instantiate({**cfg["trainer"], "default_root_dir": folder}, callbacks=callbacks, logger=False)
+    loader = PromptDataModule([], repeated, policy.codec, 0, cfg["evaluate"]["batch_size"]).val_dataloader()
+    batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling, engine=engine)), loader)
+    samples = of_all_ranks([sample for batch in batches or [] for sample in batch], trainer)
+    texts = {sample.id: sample.completion for sample in samples}
+    return [[texts[i * each + k] for k in range(each)] for i in range(len(rows))]
+
+
+def question(
+    row: PromptRow, texts: Sequence[str], models: Sequence[str], settings: dict[str, Any], task: str, **more: Any
+) -> Item:
+    """The question which of some answers is better, or in which order they are.
+
+    Args:
+        row: the prompt; its references and columns travel along.
+        texts: two and more, all different.
+        models: that wrote them.
+        settings: how they were drawn.
+        task: its name.
+        more: further fields of `Item`.
+    """
+    candidates = [
+        Candidate(text=_whole(text), model=model, settings=settings) for text, model in zip(texts, models, strict=True)
+    ]
+    asked = Asked(text=_asked(row.prompt.text), meta={**row.meta, REFERENCES: row.references})
+    kind: Literal["pairwise", "ranking"] = "pairwise" if len(candidates) == 2 else "ranking"
+    return Item(kind=kind, task=task, asked=asked, candidates=tuple(candidates), **more)
+
+
+def _asked(text: Text) -> str | tuple[Message, ...]:
+    return text if isinstance(text, str) else tuple(Message.model_validate(turn) for turn in text)
+
+
+def _whole(text: str) -> str:
+    """The text without halves of surrogate pairs, which a byte-level tokenizer can give and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def prompt_of(asked: Asked) -> Prompt:
+    """The prompt of a question, as models take it."""
+    if isinstance(asked.text, str):
+        return Prompt(asked.text)
+    return Prompt([{"role": turn.role, "content": turn.content} for turn in asked.text])
+
+
+def different(texts: Sequence[str], wanted: int) -> list[str] | None:
+    """The first different ones of some answers; None where there are not two."""
+    found = list(dict.fromkeys(texts))[:wanted]
+    return found if len(found) > 1 else None

@@ -1,0 +1,130 @@
+"""What people are asked in a round: about answers of the last policy, and how these compare with those before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_lightning.data.rows import PromptRow
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.selection import choose
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.loop.candidates import different, draw_answers, prompt_of, prompts_of_round, question
+from rlhf_lightning.loop.options import Loop
+from rlhf_lightning.models import ModelSpec, RewardModel, Sampling, load_answerer
+
+VERDICT = "verdict"
+"""Strategy of the questions that compare two policies; what is said to them is never learnt from."""
+
+POOL = 4
+"""Times as many prompts are answered as people are asked about, where the questions are chosen."""
+
+SPARE = 2
+"""Answers drawn beyond those wanted, since some are equal."""
+
+
+def round_name(number: int) -> str:
+    """What the policy after a round is called; 0 is the one that the loop starts with."""
+    return f"round {number}" if number else "start"
+
+
+def _chosen(item: Item, strategy: str, probability: float) -> Item:
+    return item.model_copy(update={"strategy": strategy, "probability": probability})
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Makes the questions of each round.
+
+    Attributes:
+        cfg: the composed config.
+        loop: the loop's options.
+        data: every row.
+        folder: of the run.
+        policy: the policy after a round, 0 being the start.
+        reward: folder of a round's reward model.
+        tell: is told what a reader of the results has to know.
+    """
+
+    cfg: dict[str, Any]
+    loop: Loop
+    data: TaskData
+    folder: Path
+    policy: Callable[[int], ModelSpec]
+    reward: Callable[[int], Path]
+    tell: Callable[[str], None]
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The task's limits, as the models' loaders take them."""
+        task = self.cfg["task"]
+        return {
+            "max_prompt": task["max_prompt_tokens"],
+            "max_completion": task["max_completion_tokens"],
+            "system": task["system"],
+        }
+
+    def about_answers(self, number: int) -> list[Item]:
+        """A round's questions about several answers of the last policy to one prompt."""
+        loop, seed = self.loop, self.cfg["seed"]
+        pool = 1 if loop.ask == "random" or number == 1 else POOL
+        places = prompts_of_round(len(self.data.prompts), pool * loop.prompts, number - 1, seed)
+        rows = [self.data.prompts[i] for i in places]
+        sampling = Sampling(temperature=loop.temperature, seed=seed + number)
+        settings = {"temperature": loop.temperature, "seed": sampling.seed}
+        model = round_name(number - 1)
+        items = []
+        for row, texts in zip(rows, self._answers(number - 1, rows, loop.candidates + SPARE, sampling), strict=True):
+            if (found := different(texts, loop.candidates)) is not None:
+                items.append(question(row, found, [model] * len(found), settings, self._task))
+        if short := len(rows) - len(items):
+            self.tell(f"round {number}: {short} of {len(rows)} prompts got the same answer each time and are not asked")
+        gaps = self._gaps(number - 1, items) if pool > 1 and items else None
+        strategy = "random" if gaps is None else loop.ask
+        picked = choose(len(items), loop.prompts, strategy, gaps, seed + number, loop.random_share)
+        return [
+            items[c.place].model_copy(update={"strategy": c.strategy, "probability": c.probability}) for c in picked
+        ]
+
+    def verdict(self, number: int) -> list[Item]:
+        """Held-out prompts with the answers of a round's policy and of the one before, greedy as they are measured."""
+        held = self.data.validation or self.data.test
+        rows = [held[i] for i in prompts_of_round(len(held), self.loop.verdict, number - 1, self.cfg["seed"] + 1)]
+        if not rows:
+            return []
+        new, old = (self._answers(n, rows, 1, Sampling(greedy=True)) for n in (number, number - 1))
+        names = [round_name(number), round_name(number - 1)]
+        pairs = [(row, a, b) for row, (a,), (b,) in zip(rows, new, old, strict=True) if a != b]
+        if same := len(rows) - len(pairs):
+            self.tell(
+                f"round {number}: {same} of {len(rows)} held-out prompts are answered as before and are not asked"
+            )
+        return [
+            question(row, [a, b], names, {"greedy": True}, self._task, strategy=VERDICT, priority=1.0)
+            for row, a, b in pairs
+        ]
+
+    def reward_model(self, number: int) -> RewardModel:
+        """A round's reward model, to be asked."""
+        spec = ModelSpec(str(self.reward(number)), trust_remote_code=self.cfg["model"]["trust_remote_code"])
+        return RewardModel.load(spec, **self.limits).eval()
+
+    @property
+    def _task(self) -> str:
+        return str(self.cfg["task"]["name"])
+
+    def _answers(self, number: int, rows: Sequence[PromptRow], each: int, sampling: Sampling) -> list[list[str]]:
+        labels = tuple(self.cfg["task"]["format"].get("labels") or ())
+        policy = load_answerer(self.policy(number), **self.limits, labels=labels)
+        engine = instantiate(self.cfg["rollout"])
+        return draw_answers(self.cfg, policy, rows, each, sampling, engine, str(self.folder))
+
+    def _gaps(self, number: int, items: Sequence[Item]) -> list[float]:
+        """How much better a round's reward model finds the first of two candidates."""
+        model = self.reward_model(number)
+        prompts = [prompt_of(item.asked) for item in items]
+        first, second = (model.score(prompts, [item.candidates[k].text for item in items]) for k in (0, 1))
+        return (first - second).tolist()

@@ -1,0 +1,303 @@
+"""The rounds of a loop, in a folder: each is an ordinary run, on judgements of the answers of the one before."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlhf_lightning.callbacks import StopRequest
+from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.data.split import group_key, split_by_group
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.rows import rows_of
+from rlhf_lightning.feedback.store import Store
+from rlhf_lightning.hydra_support import instantiate
+from rlhf_lightning.loop.figures import Figures, foretold, gains, said_of, wins_of
+from rlhf_lightning.loop.judging import answer, project_of
+from rlhf_lightning.loop.options import Loop, is_learned_here
+from rlhf_lightning.loop.questions import VERDICT, Questions, round_name
+from rlhf_lightning.models import ModelSpec
+from rlhf_lightning.pipeline import run_pipeline
+from rlhf_lightning.pipeline.run import is_rank_zero, say
+from rlhf_lightning.processes import wait_for_all
+from rlhf_lightning.report import PolicyResult, RunResults, read_samples, write_samples
+from rlhf_lightning.report.results import Sample, write_atomic
+from rlhf_lightning.state import FILE, State
+
+QUESTIONS, JUDGEMENTS = "questions.jsonl", "judgements.jsonl"
+HELD_OUT = 0.1
+"""Share of a round's pairs, by prompt, on which its reward model is measured and does not learn."""
+
+
+@dataclass
+class Rounds:
+    """A loop as it goes on.
+
+    Attributes:
+        cfg: the composed config as plain values.
+        dir: the run folder.
+        loop: the loop's options.
+        data: every row.
+        state: what it remembers of itself.
+        results: what is reported of the whole.
+        stop: whether it has been told to stop.
+        samples: the held-out rows with what the policies answered.
+    """
+
+    cfg: dict[str, Any]
+    dir: Path
+    loop: Loop
+    data: TaskData
+    state: State
+    results: RunResults
+    stop: StopRequest
+    samples: dict[str, Sample] = field(default_factory=dict)
+
+    def carry_out(self) -> None:
+        """The start, then round after round, each beginning with people's judgements of the last one's answers."""
+        say("start", rule=True)
+        first = "sft" if "sft" in self.cfg["stages"] else "evaluate"
+        self._train(0, self.dir / "start", {"stages": [first]}, self.data)
+        for number in range(1, self.loop.rounds + 1):
+            say(round_name(number), rule=True)
+            self._round(number)
+        if self.loop.verdict:
+            self._judged("verdict", self.loop.rounds, lambda: self.questions.verdict(self.loop.rounds))
+
+    def _round(self, number: int) -> None:
+        folder = self._folder(number)
+
+        def asked() -> list[Item]:
+            own = self.questions.about_answers(number)
+            if not own:
+                raise UserError(
+                    f"round {number}: the policy gave the same answer to a prompt each time, so there is nothing to "
+                    "ask people about: raise loop.temperature"
+                )
+            compared = self.questions.verdict(number - 1) if number > 1 and self.loop.verdict else []
+            return own + compared
+
+        self._judged(folder.name, number - 1, asked)
+        events = read_events(folder / JUDGEMENTS)
+        data = self._rows(events)
+        known = self._foretold(number, folder, events)
+        options: dict[str, Any] = {"stages": ["reward", "ppo"], "policy": self._policy(number - 1)}
+        if number > 1:
+            options["reward"] = {**self.cfg["reward"], "model": self._warm(number - 1)}
+        self._train(number, folder, options, data)
+        self._note(number, {**known, "judgements": len(events), "pairs": len(data.preferences)})
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def step(self, name: str, work: Callable[[], None]) -> None:
+        """Do a step, unless it was done before the loop was resumed; then remember that it is done."""
+        if name in self.state.done:
+            return
+        self.stop.check()
+        work()
+        wait_for_all()
+        self.state.done.append(name)
+        self.settle()
+
+    def settle(self) -> None:
+        """Write down how far the loop is, and its results as they stand."""
+        self.state.results = self.results.to_dict()
+        if is_rank_zero():
+            self.results.write(self.dir / "metrics.json")
+            write_samples(self.dir / "samples.jsonl", list(self.samples.values()))
+            self.state.write(self.dir)
+
+    def tell(self, text: str) -> None:
+        """Say something now, and again in the report."""
+        if text not in self.results.notes:
+            say(f"Note: {text}")
+            self.results.notes.append(text)
+
+    def _folder(self, number: int) -> Path:
+        return self.dir / (f"round_{number}" if number else "start")
+
+    # --- judgements --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def questions(self) -> Questions:
+        """What makes the questions."""
+        return Questions(
+            self.cfg, self.loop, self.data, self.dir, self._spec, lambda n: self._reward_folder(n), self.tell
+        )
+
+    def _judged(self, name: str, last: int, asked: Callable[[], list[Item]]) -> None:
+        """Ask people, and write down all that holds when they have answered; then the last round's wins are known."""
+        folder = self.dir / name
+
+        def ask() -> None:
+            items = asked()
+            if is_rank_zero():
+                folder.mkdir(parents=True, exist_ok=True)
+                with self._store() as store:
+                    store.add_items(items, project_of(self.dir))
+                write_atomic(folder / QUESTIONS, "".join(item.to_json() + "\n" for item in items))
+
+        def judge() -> None:
+            if is_rank_zero():
+                items = read_items(folder / QUESTIONS)
+                with self._store() as store:
+                    project, file = project_of(self.dir), folder / QUESTIONS
+                    answer(store, project, items, self.loop, self.cfg, file, say, self.stop.check)
+                    asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
+                    lines = [event.to_json() + "\n" for event in current(store.events()) if event.item in asked]
+                write_atomic(folder / JUDGEMENTS, "".join(lines))
+
+        self.step(f"{name} asked", ask)
+        self.step(f"{name} judged", judge)
+        if last:
+            events = [e for e in read_events(folder / JUDGEMENTS) if e.shown.strategy == VERDICT]
+            self._note(last, wins_of(round_name(last), round_name(last - 1), events))
+
+    def _store(self) -> Store:
+        return Store(self.loop.store or self.dir / "feedback.db")
+
+    def _rows(self, events: Sequence[Event]) -> TaskData:
+        """The run's rows with the preferences of all judgements so far, but verdicts, in place of the data's own."""
+        made = rows_of([event for event in events if event.shown.strategy != VERDICT])
+        if not made.preferences:
+            raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
+        rest, held = split_by_group(made.preferences, group_key(None), HELD_OUT, self.cfg["data"].get("seed", 0))
+        return replace(self.data, preferences=rest, preferences_test=held, unpaired=made.unpaired, notes=[])
+
+    def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
+        """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""
+        items = read_items(folder / QUESTIONS)
+        figures: Figures = {"questions": len(items)}
+        if number > 1:
+            asked = {item.id for item in items if item.strategy == "random"}
+            new = [event for event in events if event.item in asked]
+            figures["foretold"] = foretold(self.questions.reward_model(number - 1), new)
+        return figures
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def _train(self, number: int, folder: Path, options: dict[str, Any], data: TaskData) -> None:
+        """A run of its own, gone on with where it had begun; its policies join the results of the whole."""
+        name = round_name(number)
+
+        def work() -> None:
+            began = time.perf_counter()
+            wait_for_all()  # whether it had begun is looked at before any process begins it
+            more = {"loop": None, "resume": (folder / FILE).exists(), "max_time": self.stop.left(), "samples": 0}
+            with _no_trial():
+                run_pipeline({**self.cfg, **options, **more}, folder, None, [f"round={number}"], data)
+            self.results.seconds[name] = round(time.perf_counter() - began, 1)
+            self._take(name, folder)
+            if number:
+                self._rescore(number)
+
+        self.step(f"{name} trained", work)
+
+    def _policy(self, number: int) -> str | None:
+        """Folder of the policy after a round; None where it is the model that the config names."""
+        if number:
+            return str(self._folder(number) / "ppo" / "model")
+        return str(self.dir / "start" / "sft" / "model") if "sft" in self.cfg["stages"] else self.cfg["policy"]
+
+    def _spec(self, number: int) -> ModelSpec:
+        model, named = _without_tiny(self.cfg["model"]), self._policy(number)
+        return instantiate(model) if named is None else instantiate({**model, "name": named}, revision=None)
+
+    def _reward_folder(self, number: int) -> Path:
+        return self._folder(number) / "reward" / "model"
+
+    def _warm(self, number: int) -> dict[str, Any]:
+        """The reward model of a round as the start of the next one's."""
+        model = _without_tiny(self.cfg["reward"].get("model") or self.cfg["model"])
+        return {**model, "name": str(self._reward_folder(number)), "revision": None}
+
+    def _take(self, name: str, folder: Path) -> None:
+        """Take a run's policies and answers over into the results of the whole."""
+        inner = RunResults.read(folder / "metrics.json")
+        first = not self.results.policies
+        names = {p.name: p.name for p in inner.policies} if first else {inner.policies[-1].name: name}
+        for policy in inner.policies:
+            if policy.name in names:
+                own = policy.model is not None and policy.name != "base" and not Path(policy.model).is_absolute()
+                model = f"{folder.name}/{policy.model}" if own else policy.model
+                self.results.policies.append(PolicyResult(names[policy.name], model, dict(policy.metrics)))
+        for sample in read_samples(folder / "samples.jsonl"):
+            kept = self.samples.setdefault(str(sample.id), Sample(sample.id, sample.prompt, sample.references))
+            for old, new in names.items():
+                if old in sample.completions:
+                    kept.completions[new] = sample.completions[old]
+                    kept.scores[new] = sample.scores.get(old, {})
+                    kept.measures[new] = sample.measures.get(old, {})
+        self.results.held_out = inner.held_out
+        self.results.directions |= inner.directions
+        for group, columns in inner.columns.items():
+            self.results.columns[group] = list(dict.fromkeys([*self.results.columns.get(group, []), *columns]))
+        self.results.reward_model = inner.reward_model or self.results.reward_model
+        self.results.notes += [f"{name}: {note}" for note in inner.notes]
+
+    def _rescore(self, number: int) -> None:
+        """Score the answers of all policies by the newest reward model: no two rounds' scores are on one scale."""
+        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
+        columns = [name for name in self.results.columns["reward"] if name.removeprefix("reward/") in learned]
+        model = self.questions.reward_model(number)
+        for policy in self.results.policies:
+            answered = [sample for sample in self.samples.values() if policy.name in sample.completions]
+            prompts = [self.data.test[int(sample.id)].prompt for sample in answered]
+            scores = model.score(prompts, [sample.completions[policy.name] for sample in answered]).tolist()
+            for name in columns:
+                for sample, score in zip(answered, scores, strict=True):
+                    sample.scores.setdefault(policy.name, {})[name] = round(score, 6)
+                policy.metrics[name] = sum(scores) / len(scores)
+
+    # --- what came of it ---------------------------------------------------------------------------------------------
+
+    def _note(self, number: int, known: Figures) -> None:
+        """Add to a round's figures, and tell what they warn of."""
+        rounds = self.results.rounds
+        figures = rounds[number - 1] if len(rounds) >= number else {"round": number}
+        if "learned" not in figures:
+            inner = RunResults.read(self._folder(number) / "metrics.json")
+            first, last = inner.policies[0].metrics, inner.policies[-1].metrics
+            figures |= {"accuracy": (inner.reward_model or {}).get("accuracy"), **gains(first, last, inner.objective)}
+        figures |= known
+        self.results.rounds = [*rounds[: number - 1], figures, *rounds[number:]]
+        direction = self.results.directions.get(self.results.objective or "")
+        before = self.results.rounds[number - 2] if number > 1 else {}
+        for text in said_of(figures, before, direction):
+            self.tell(text)
+        self.settle()
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events of a round's file."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [Event.from_json(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line]
+
+
+def read_items(path: Path) -> list[Item]:
+    """The questions of a round's file."""
+    return [Item.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _without_tiny(model: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in model.items() if k not in ("tiny", "recommended")}
+
+
+@contextmanager
+def _no_trial() -> Iterator[None]:
+    """Without the search's address: what a round logs is not a step of the trial."""
+    name = "RLHF_LIGHTNING_TRIAL"
+    kept = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[name] = kept

@@ -1,0 +1,89 @@
+"""The rounds of a loop as a table: what people said, what the reward model made of it, what PPO gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.report.page import html_text
+from rlhf_lightning.report.results import RunResults
+from rlhf_lightning.report.summary import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Figures = Mapping[str, float | None]
+"""Figures of one round by name; see `COLUMNS`."""
+
+COLUMNS = {
+    "questions": ("questions", "asked of people in this round"),
+    "pairs": ("pairs", "that the reward model learnt from, of all judgements so far"),
+    "foretold": (
+        "foretold",
+        "share of this round's randomly asked comparisons that the last round's reward model got right",
+    ),
+    "accuracy": ("accuracy", "of this round's reward model on held-out pairs"),
+    "learned": ("reward gained", "by PPO in this round, as this round's reward model has it"),
+    "objective": ("objective gained", "by PPO in this round"),
+    "kl": ("kl", "nats from the policy of the round before"),
+    "win_rate": (
+        "people prefer it",
+        "share of comparisons with the answers of the round before that it won, with its 95 % interval",
+    ),
+}
+"""Figures of a round: a column's title, and what it says. ``win_low``, ``win_high`` and ``compared`` belong to the
+last; ``judgements`` counts all so far."""
+
+SHARES = ("foretold", "accuracy", "win_rate")
+COUNTS = ("questions", "pairs")
+
+
+def cell(figures: Figures, name: str) -> str:
+    """A figure of a round as the table shows it; a dash where there is none."""
+    value = figures.get(name)
+    if value is None:
+        return "-"
+    if name in COUNTS:
+        return f"{value:.0f}"
+    if name == "win_rate":
+        return f"{value:.0%} ({figures['win_low']:.0%} to {figures['win_high']:.0%}, n = {figures['compared']:.0f})"
+    if name in SHARES:
+        return f"{value:.0%}"
+    return number(value, 3, sign=name in ("learned", "objective"))
+
+
+def shown_columns(rounds: Sequence[Figures]) -> list[str]:
+    """The columns of which some round has a value."""
+    return [name for name in COLUMNS if any(figures.get(name) is not None for figures in rounds)]
+
+
+def rounds_table(results: RunResults) -> Table:
+    """A row for each round, for the screen."""
+    from rich.table import Table
+
+    table = Table(box=None, title="Rounds", title_justify="left", title_style="bold")
+    table.add_column("round", justify="right")
+    names = shown_columns(results.rounds)
+    for name in names:
+        table.add_column(COLUMNS[name][0], justify="right")
+    for place, figures in enumerate(results.rounds, 1):
+        table.add_row(str(place), *(cell(figures, name) for name in names))
+    return table
+
+
+def rounds_section(results: RunResults) -> str:
+    """The same as HTML; empty for a run that is no loop."""
+    if not results.rounds:
+        return ""
+    names = shown_columns(results.rounds)
+    heads = "".join(f'<th scope="col">{html_text(COLUMNS[name][0])}</th>' for name in names)
+    rows = []
+    for place, figures in enumerate(results.rounds, 1):
+        cells = "".join(f"<td>{html_text(cell(figures, name))}</td>" for name in names)
+        rows.append(f'<tr><th scope="row">{place}</th>{cells}</tr>')
+    words = "; ".join(f"{COLUMNS[name][0]}: {COLUMNS[name][1]}" for name in names)
+    return (
+        f'<h2>Rounds</h2><div class="card"><table><thead><tr><th scope="col">round</th>{heads}</tr></thead>'
+        f'<tbody>{"".join(rows)}</tbody></table></div><p class="dim">{html_text(words[:1].upper() + words[1:])}. '
+        "A reward that is gained while the objective or people's preference falls is the reward model being gamed.</p>"
+    )
