@@ -6,6 +6,9 @@ are read where they are there and are written: ``annotator``, ``time`` (ISO 8601
 text that a person has corrected. All other columns travel along as meta. What a judgement says beside its choice
 (aspect, strength, confidence, rationale) has no place in them.
 
+What is written here is what people said, a row a win, thumb or correction, so that it is read again as it was; rows to
+train on, by the rules for ties, ranks, ratings and several people, are made by ``rlhf-feedback rows``.
+
 A row of ``sft`` is read as a correction. Its ``completion`` is what a person would have, and without an ``original`` it
 is the candidate too: a demonstration is a text that was corrected in nothing, which gives an SFT row and no pair.
 """
