@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--run", type=Path, metavar="FOLDER", help="of a run: the answers of its last two policies")
+    about = "of a run: the answers of its last two policies"
+    source.add_argument("--run", dest="folder", type=Path, metavar="FOLDER", help=about)
     source.add_argument("--items", type=Path, metavar="FILE", help="questions: rows with a prompt and its candidates")
     parser.add_argument("--project", default="default", help="name of the project in the store (default: %(default)s)")
     parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the questions (Markdown)")
@@ -106,13 +107,13 @@ def prepare(store: Store, args: argparse.Namespace) -> Project:
     if args.url is not None and not args.url.startswith(("http://", "https://")):
         raise UserError("--url is an address such as https://judge.example.org")
     guidelines, consent = _text(args.guidelines), _text(args.consent)
-    if args.run is not None:
-        found = items_of_run(args.run)
+    if args.folder is not None:
+        found = items_of_run(args.folder)
     else:
         found = [] if args.items is None else list(read_items(args.items))
     if found:
         new = store.add_items(found, args.project)
-        print(f"{new} new questions of {len(found)} in {args.run or args.items}")
+        print(f"{new} new questions of {len(found)} in {args.folder or args.items}")
     if next(store.items(args.project), None) is None:
         raise UserError(
             f"{store.shown_place} holds no questions of the project {args.project}: give some with --items or --run"
