@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 RUN_TITLES = ("run", "runs")
 """Of the columns with names of runs."""
 
+HUMAN = "human"
+"""Of the column with people's preferences."""
+
 NAMED = 6
 """Settings that a note names, of all that differ."""
 
@@ -133,7 +136,7 @@ def _gain_field(
 
 def _human_field(rows: Sequence[Row]) -> Field:
     """How often people prefer the final policies' answers to those of the policy before; mean over a row's runs."""
-    made = _numbers("human", [human_rates(row.runs) for row in rows])
+    made = _numbers(HUMAN, [human_rates(row.runs) for row in rows])
     made.texts = [
         text if mean is None else f"{100 * mean:.0f} %"
         for mean, text in zip(made.numbers or [], made.texts, strict=True)
@@ -171,6 +174,8 @@ def table_notes(rows: Rows, fields: Sequence[Field]) -> list[str]:
     told = [
         f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice
     ]
+    if any(field.title == HUMAN for field in fields):
+        notes.append("human: how often people prefer the final policy's answers to those of the policy before it.")
     return [*notes, *([f"{'; '.join(sorted(told))}, each on its own scale."] if told else [])]
 
 
@@ -242,7 +247,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         line: dict[str, Any] = {"row": row.name, "status": "finished", **row.settings}
         line |= {"n": len(row.runs), "seeds": " ".join(map(str, row.seeds)), "task": row.task}
         rates = human_rates(row.runs)
-        line["human"] = statistics.fmean(rates) if rates else None
+        line[HUMAN] = statistics.fmean(rates) if rates else None
         line["runs"] = " ".join(rows.label(run) for run in row.runs)
         for name in names:
             values = row.values(name)
@@ -271,7 +276,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         "seeds": None,
         "task": None,
         "runs": None,
-        "human": None,
+        HUMAN: None,
     }
     parts = ("", " sd", *(f" over {over}" for over in OTHERS), " change", " low", " high", " p", " p corrected")
     wanted = [*order, *(f"{name}{part}" for name in names for part in parts), "reason"]

@@ -20,7 +20,7 @@ from rlhf_lightning.feedback.events import (
 )
 from rlhf_lightning.feedback.pairs import settles
 from rlhf_lightning.feedback.report.figures import FEWEST, Figure, few, figure, none, share_by
-from rlhf_lightning.feedback.report.said import alike, explicit, first_time, same
+from rlhf_lightning.feedback.report.said import alike, better, explicit, first_time, same
 from rlhf_lightning.feedback.statistics.agreement import (
     Level,
     alpha_interval,
@@ -97,7 +97,7 @@ def agreements(events: Sequence[Event]) -> list[Agreement]:
 def _values(event: Event) -> Iterator[tuple[str | None, _One]]:
     said, item, person = event.payload, event.item, event.annotator.id
     if isinstance(said, Pairwise):
-        yield said.aspect, _One((item, 0), person, f"{said.outcome} {said.winner}")
+        yield said.aspect, _One((item, 0), person, better(event, said))
     elif isinstance(said, Label):
         place = -1 if said.candidate is None else said.candidate
         yield said.aspect, _One((item, place), person, said.label)

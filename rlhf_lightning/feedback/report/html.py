@@ -23,9 +23,14 @@ from rlhf_lightning.report.page import figure, html_text, page
 MOST_PEOPLE = 60
 """People that the page shows; all are in feedback.json."""
 
+OPEN_DISPUTES = 5
+"""Controversial questions that are seen at once; the rest unfold."""
+
 STYLE = """
 td small.why { white-space: normal; min-width: 8em; max-width: 15em; margin-left: auto; text-align: right }
-td.left { text-align: left } td.left small.why { text-align: left; margin-left: 0 }
+tbody th { min-width: 8.5em }
+.sample.two { grid-template-columns: 1fr 1fr }
+@media (max-width: 560px) { .sample.two { grid-template-columns: 1fr } }
 tbody th .remark { display: block; color: var(--bad); font-size: 12.5px; line-height: 1.35 }
 tbody th code { font-size: 13px }
 .card + .card, .card + .panels { margin-top: 12px }
@@ -67,8 +72,9 @@ def _cell(value: Figure, shown: Callable[[float], str]) -> str:
         return f'<td>-<small class="why">{html_text(value.why or "")}</small></td>'
     ends = ""
     if value.low is not None and value.high is not None:
-        ends = f"{shown(value.low)} to {shown(value.high)}, "
-    return f"<td>{shown(value.value)}<small>{html_text(ends)}n = {value.n}</small></td>"
+        low = shown(value.low).removesuffix(" %")
+        ends = f"<small>{html_text(low)} to {html_text(shown(value.high))}</small>"
+    return f"<td>{html_text(shown(value.value))}{ends}<small>n = {value.n}</small></td>"
 
 
 def _share(value: Figure) -> str:
@@ -110,8 +116,8 @@ def _counts(counts: Counts) -> str:
         "<h2>Counts</h2>",
         _table(("kind", "logged", "hold", "in rows", "pairs", "unpaired", "sft"), rows),
         _dim(
-            "Hold: submitted, and neither replaced nor taken back. In rows: those that `rlhf-feedback rows` makes rows of "
-            "by its usual rules, signs of use included."
+            "Hold: submitted, and neither replaced nor taken back. In rows: those that `rlhf-feedback rows` makes rows "
+            "of by its usual rules, signs of use included."
         ),
     ]
     facts = [
@@ -212,7 +218,8 @@ def _models(models: Models) -> str:
         )
     duels = [
         _row(
-            f"{html_text(one.first)} over {html_text(one.second)}<small>{one.prompts} prompts, {one.people} people</small>",
+            f"{html_text(one.first)} over {html_text(one.second)}"
+            f"<small>{one.prompts} prompts, {one.people} people</small>",
             _share(one.wins),
             *map(_number, (one.won, one.tied, one.lost)),
         )
@@ -221,8 +228,8 @@ def _models(models: Models) -> str:
     parts.append("<h3>Each two models</h3>" + _table(("", "preferred", "won", "tied", "lost"), duels))
     parts.append(
         _dim(
-            "Of blind comparisons of two and of rankings, which compare each two of their answers; a tie counts one half. "
-            "Intervals take all comparisons of one prompt for one."
+            "Of blind comparisons of two and of rankings, which compare each two of their answers; a tie counts one "
+            "half. Intervals take all comparisons of one prompt for one."
         )
     )
     return "".join(parts) + notes
@@ -238,9 +245,9 @@ def _strengths(table: Table) -> str:
     ]
     text = _table(("model", "strength", "beats another", "comparisons"), rows)
     text += _dim(
-        "Bradley and Terry\u2019s model: strengths are log-odds, and their mean is 0; at equal strengths each wins half of "
-        "the time. Beats another: the probability of winning against another one of these models. Below: 95 % intervals, "
-        "of a bootstrap over prompts."
+        "Bradley and Terry\u2019s model: strengths are log-odds, and their mean is 0; at equal strengths each wins "
+        "half of the time. Beats another: the probability of winning against another one of these models. Below: 95 % "
+        "intervals, of a bootstrap over prompts."
     )
     if table.separated:
         text += '<p class="warn">Some models never lost to others here: how far apart they are can\u2019t be told.</p>'
@@ -276,22 +283,48 @@ def _p(p: float | None) -> str:
 def _people(people: People) -> str:
     if not people.each:
         return ""
-    kind = people.accuracy_kind
-    heads = ["person", "judged", "seconds", "too fast", "with others", "with self", "known answers"]
-    heads += ["accuracy", "first shown", "longer", "longest run"]
-    rows = [_person(one) for one in people.each[:MOST_PEOPLE]]
+    rows = people.each[:MOST_PEOPLE]
+    shown = {title: get for title, get in SHARES.items() if any(get(one).value is not None for one in people.each)}
+    heads = ["person", "judged", "seconds", *shown, "longest run"]
+    absent = "; ".join(
+        f"{title}: {_reason(map(get, people.each))}" for title, get in SHARES.items() if title not in shown
+    )
     more = len(people.each) - MOST_PEOPLE
+    kind = people.accuracy_kind
     accuracy = f"Accuracy: by Dawid and Skene\u2019s model of {kind} judgements. " if kind else ""
     text = (
         "Seconds: the median. Too fast: judgements that took less time than reading takes at twice the usual speed, by "
         f"script. {accuracy}First shown, longer: how often that answer wins. Longest run: of one and the same choice. "
         f"Remarks are of p below {CERTAIN:g}, after Bonferroni for the number of people."
     )
-    left = _dim(f"{more} more are in feedback.json.") if more > 0 else ""
-    return "<h2>People</h2>" + _table(heads, rows) + left + _dim(text)
+    return (
+        "<h2>People</h2>"
+        + _table(heads, [_person(one, list(shown.values())) for one in rows])
+        + (_dim(f"{more} more are in feedback.json.") if more > 0 else "")
+        + _dim(text)
+        + (_dim(f"Not shown: {absent}.") if absent else "")
+    )
 
 
-def _person(one: Person) -> str:
+SHARES: dict[str, Callable[[Person], Figure]] = {
+    "too fast": lambda one: one.too_fast,
+    "with others": lambda one: one.with_others,
+    "with self": lambda one: one.with_self,
+    "settled": lambda one: one.with_adjudicator,
+    "known answers": lambda one: one.gold,
+    "accuracy": lambda one: one.accuracy,
+    "first shown": lambda one: one.position.first,
+    "longer": lambda one: one.length.longer,
+}
+"""Columns of shares; one that nobody has is left out, and said why."""
+
+
+def _reason(figures: Iterable[Figure]) -> str:
+    """Why nobody has a figure, of the person who has most to tell."""
+    return max(figures, key=lambda one: one.n).why or ""
+
+
+def _person(one: Person, shares: Sequence[Callable[[Person], Figure]]) -> str:
     remarks = "".join(f'<span class="remark">{html_text(remark)}</span>' for remark in one.remarks)
     head = f"<code>{html_text(one.id)}</code><small>{html_text(one.role)}</small>{remarks}"
     seconds = "-" if one.median_seconds is None else f"{one.median_seconds:.1f}"
@@ -302,14 +335,8 @@ def _person(one: Person) -> str:
     else:
         about = f"{run.choice}, of {run.choices}, {p_words(run.p)}"
         longest = f'<td>{run.longest}<small class="why">{html_text(about)}</small></td>'
-    return _row(
-        head,
-        f"<td>{one.judged}{skipped}</td>",
-        f"<td>{seconds}</td>",
-        *map(_share, (one.too_fast, one.with_others, one.with_self, one.gold, one.accuracy)),
-        *map(_share, (one.position.first, one.length.longer)),
-        longest,
-    )
+    counts = f"<td>{one.judged}{skipped}</td><td>{seconds}</td>"
+    return _row(head, counts, *(_share(get(one)) for get in shares), longest)
 
 
 def _disputes(report: Report) -> str:
@@ -317,7 +344,12 @@ def _disputes(report: Report) -> str:
     if not found.questions:
         return ""
     told = _dim(f"People disagree on {found.disputed} of {found.questions} questions that several judged.")
-    return "<h2>What is controversial</h2>" + told + "".join(_dispute(one) for one in found.most)
+    shown = [_dispute(one) for one in found.most]
+    more = ""
+    if shown[OPEN_DISPUTES:]:
+        folded = "".join(shown[OPEN_DISPUTES:])
+        more = f"<details><summary>{len(shown) - OPEN_DISPUTES} more</summary><div>{folded}</div></details>"
+    return f"<h2>What is controversial</h2>{told}{''.join(shown[:OPEN_DISPUTES])}{more}"
 
 
 def _dispute(one: Dispute) -> str:
@@ -325,11 +357,13 @@ def _dispute(one: Dispute) -> str:
     settled = f"; settled: {one.settled}" if one.settled is not None else ""
     texts = "".join(_text(letter(i), text) for i, text in enumerate(one.candidates))
     about = html_text(f"{answers}{settled}")
-    return f'<div class="sample">{_prompt(one.kind, one.prompt, about)}{texts}</div>'
+    two = " two" if len(one.candidates) == 2 else ""
+    return f'<div class="sample{two}">{_prompt(one.kind, one.prompt, about)}{texts}</div>'
 
 
 def _prompt(title: str, text: str, about: str) -> str:
-    return f'<div class="prompt"><h4>{html_text(title)}</h4><p dir="auto">{html_text(text)}</p><small>{about}</small></div>'
+    shown = f'<p dir="auto">{html_text(text)}</p><small>{about}</small>'
+    return f'<div class="prompt"><h4>{html_text(title)}</h4>{shown}</div>'
 
 
 def _text(title: str, text: str) -> str:
@@ -394,7 +428,7 @@ def _reward_model(check: RewardCheck | None) -> str:
     for one in check.contradictions:
         gap = html_text(f"it scores the rejected answer higher by {one.gap:.2f}")
         texts = _text("preferred by people", one.chosen) + _text("preferred by the model", one.rejected)
-        parts.append(f'<div class="sample">{_prompt("prompt", one.prompt, gap)}{texts}</div>')
+        parts.append(f'<div class="sample two">{_prompt("prompt", one.prompt, gap)}{texts}</div>')
     return "".join(parts)
 
 

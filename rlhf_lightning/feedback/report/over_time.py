@@ -78,6 +78,8 @@ def _course(title: str, values: Sequence[_At]) -> Course:
     times = [one.time.timestamp() for one in values]
     if min(times) == max(times):
         return Course(title=title, n=n, why="all of one time")
+    if len({one.value for one in values}) == 1:
+        return Course(title=title, n=n, why=f"always {values[0].value:g}")
     blocks = min(BLOCKS, n // FEWEST)
     found = drift([one.value for one in values], times, blocks)
     begins = tuple(values[block[0]].time for block in time_blocks(times, blocks))

@@ -1,4 +1,4 @@
-"""Each person: speed, monotony, biases, and agreement with others, with known answers and with what they said before."""
+"""Each person: speed, monotony, biases, agreement with others, with known answers and with what they said before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlhf_lightning.feedback.report.agreement import (
 )
 from rlhf_lightning.feedback.report.biases import Length, Position, length_of, position_of
 from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, Figure, few, none, share, share_by
-from rlhf_lightning.feedback.report.said import alike, choice, explicit, first_time, median, seconds, to_read
+from rlhf_lightning.feedback.report.said import alike, better, choice, explicit, first_time, median, seconds, to_read
 from rlhf_lightning.feedback.statistics.consensus import dawid_skene
 from rlhf_lightning.feedback.statistics.raters import speed, straight_lining
 
@@ -254,7 +254,7 @@ def _dawid_skene(events: Sequence[Event]) -> tuple[str | None, dict[str, Figure]
     for event in events:
         said, person = event.payload, event.annotator.id
         if isinstance(said, Pairwise):
-            votes[event.kind].append(((event.item, said.aspect), person, f"{said.outcome} {said.winner}"))
+            votes[event.kind].append(((event.item, said.aspect), person, better(event, said)))
         elif isinstance(said, Label):
             votes[event.kind].append(((event.item, said.aspect, said.candidate), person, said.label))
         elif isinstance(said, Thumbs):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BINS = 10
 BATCH = 64
+MOST_TOKENS = 1024
 
 RATIOS = {
     "chosen much shorter (under 2/3)": (0.0, 2 / 3),
@@ -246,17 +247,21 @@ def _plain(row: PreferenceRow) -> str:
 def load(folder: str) -> RewardModel:
     """The reward model in a folder, with the limits in tokens that its run had, where it lies in one.
 
+    Elsewhere prompts and answers may have half of its window each, and 1024 tokens at most.
+
     Raises:
         UserError: if it can't be loaded.
     """
-    from rlhf_lightning.models import RewardModel
+    from rlhf_lightning.models import ModelSpec, RewardModel
+    from rlhf_lightning.models.loading import load_config, positions
     from rlhf_lightning.report.runs import read_run
 
-    limits: dict[str, Any] = {}
+    half = min((positions(load_config(ModelSpec(folder))) or 2 * MOST_TOKENS) // 2, MOST_TOKENS)
+    limits: dict[str, Any] = {"max_prompt": half, "max_completion": half}
     for run in Path(folder).expanduser().absolute().parents[:2]:
         if (run / "metrics.json").is_file():
             task = read_run(run).config.get("task")
             names = {"max_prompt": "max_prompt_tokens", "max_completion": "max_completion_tokens"}
             values = {ours: task.get(name) for ours, name in names.items()} if isinstance(task, dict) else {}
-            limits = {ours: value for ours, value in values.items() if isinstance(value, int)}
+            limits |= {ours: value for ours, value in values.items() if isinstance(value, int)}
     return RewardModel.load(folder, **limits).requires_grad_(False).eval()

@@ -62,6 +62,18 @@ def aligned(events: Iterable[Event]) -> Iterator[Event]:
             yield event.model_copy(update={"payload": payload, "candidates": reference.candidates, "shown": shown})
 
 
+def better(event: Event, said: Pairwise) -> str:
+    """Which of two is better, the candidates being in the order of their hashes: as good as drawn.
+
+    In some logs the winner, or the newer model's answer, is always stored first. By places in the log people would
+    then seem to agree by chance, as one answer is so frequent.
+    """
+    if said.winner is None:
+        return str(said.outcome)
+    turned = event.candidates[0].hash > event.candidates[1].hash
+    return "second" if (said.winner == 1) != turned else "first"
+
+
 class Alike(NamedTuple):
     """Two people's judgements of one question, and how far they say the same, from 0 to 1."""
 
