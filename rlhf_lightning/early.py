@@ -34,6 +34,7 @@ KEYS = {
 """What a YAML of the user's own must hold."""
 
 TYPES: dict[str, Any] = {
+    "loop": dict | None,
     "policy": str | None,
     "reward_model": str | None,
     "seed": int,
@@ -123,6 +124,10 @@ def check_early(cfg: dict[str, Any]) -> None:
     check_numbers(cfg)
     check_files(cfg)
     check_names(cfg)
+    if cfg.get("loop") is not None:
+        from rlhf_lightning.loop.options import check_loop
+
+        check_loop(cfg)
 
 
 def check_form(cfg: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ def _pipeline(cfg: DictConfig, directory: Path, sweep: Path | None, overrides: l
     _quieten()
     try:
         if cfg.get("loop") is not None:
-            from rlhf_lightning.loop import run_loop
+            from rlhf_lightning.loop.run import run_loop
 
             return run_loop(cfg, directory, sweep, overrides)
         return run_pipeline(cfg, directory, sweep, overrides)

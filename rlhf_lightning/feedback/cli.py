@@ -61,7 +61,7 @@ def _main(arguments: list[str]) -> int:
             f"{STORE} in the folder of --run, or here",
         )
         module.add_arguments(command)
-        command.set_defaults(call=module.run)
+        command.set_defaults(call=module.run)  # not `run`, which is an option of some commands
     args = parser.parse_args(arguments)
     if args.store is None:
         args.store = default_store(getattr(args, "folder", None))

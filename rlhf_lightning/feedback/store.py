@@ -174,43 +174,20 @@ class Store:
             with self.writing() as own:
                 return self.add(new, own)
         added = 0
-        batch = list(new)
-        for start in range(0, len(batch), 500):
-            part = {event.id: event for event in batch[start : start + 500]}
-            rows = [event_row(event) for event in batch[start : start + 500]]
-            for event, row in zip(batch[start : start + 500], rows, strict=True):
-                if row["body"] != part[event.id].to_json():
-                    raise Conflict(f"two events with the id {event.id} differ")
-            unique = list({row["id"]: row for row in rows}.values())
-            stored = dict(
-                connection.execute(
-                    sa.select(events.c.id, events.c.body).where(events.c.id.in_([row["id"] for row in unique]))
-                )
-                .tuples()
-                .all()
-            )
-            fresh = [row for row in unique if row["id"] not in stored]
-            for row in unique:
-                if row["id"] in stored and stored[row["id"]] != row["body"]:
-                    raise Conflict(f"an event with the id {row['id']} is stored already, and is another one")
-            written = self._insert_new(connection, events, fresh, ["id"])
-            if written < len(fresh):  # another process stored some in between (PostgreSQL)
-                return added + written + self._recheck(connection, fresh)
+        rows = [event_row(event) for event in new]
+        for start in range(0, len(rows), 500):
+            part: dict[str, dict[str, Any]] = {}
+            for row in rows[start : start + 500]:
+                if part.setdefault(row["id"], row)["body"] != row["body"]:
+                    raise Conflict(f"two events with the id {row['id']} differ")
+            written = self._insert_new(connection, events, list(part.values()), ["id"])
+            if written < len(part):  # some were stored before: they must be these
+                query = sa.select(events.c.id, events.c.body).where(events.c.id.in_(list(part)))
+                for name, body in connection.execute(query):
+                    if body != part[name]["body"]:
+                        raise Conflict(f"an event with the id {name} is stored already, and is another one")
             added += written
         return added
-
-    def _recheck(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-        stored = dict(
-            connection.execute(
-                sa.select(events.c.id, events.c.body).where(events.c.id.in_([row["id"] for row in rows]))
-            )
-            .tuples()
-            .all()
-        )
-        for row in rows:
-            if stored.get(row["id"]) != row["body"]:
-                raise Conflict(f"an event with the id {row['id']} is stored already, and is another one")
-        return 0
 
     def events(
         self,
@@ -298,7 +275,8 @@ class Store:
         width = max(1, 900 // max(1, len(table.columns)))  # SQLite bounds the number of values of a statement
         for start in range(0, len(rows), width):
             statement = dialect.insert(table).values(list(rows[start : start + width]))
-            written += connection.execute(statement.on_conflict_do_nothing(index_elements=list(keys))).rowcount
+            new = statement.on_conflict_do_nothing(index_elements=list(keys)).returning(table.c[keys[0]])
+            written += len(connection.execute(new).all())  # drivers don't agree on what a row count is here
         return written
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Event, current
-from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.items import Item, unanswered
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.loop.candidates import REFERENCES
 from rlhf_lightning.loop.options import PEOPLE, SIMULATED, Loop
 from rlhf_lightning.rewards import FunctionReward
 
-PROJECT = "loop"
+
+def project_of(folder: Path) -> str:
+    """The name under which a run's questions are kept in a store that may hold those of others too."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"loop-{folder.parent.name}-{folder.name}")[:100]
 
 
 def answer(
     store: Store,
+    project: str,
     items: Sequence[Item],
     loop: Loop,
     cfg: dict[str, Any],
@@ -36,6 +40,7 @@ def answer(
 
     Args:
         store: holds the questions already, and gets the answers.
+        project: theirs.
         items: the questions; those that are answered are not asked again.
         loop: the loop's options.
         cfg: the composed config, with the data's hidden judge.
@@ -46,11 +51,11 @@ def answer(
     Raises:
         UserError: if they can't be.
     """
-    left = missing(items, store.events(PROJECT), loop.raters)
+    left = unanswered(items, store.events(), loop.raters)
     if left and loop.annotators == SIMULATED:
-        ask_simulated(store, left, loop.simulated, loop.raters, cfg["data"]["gold"], cfg["seed"])
+        ask_simulated(store, project, left, loop.simulated, loop.raters, cfg["data"]["gold"], cfg["seed"])
     elif left and loop.annotators == PEOPLE:
-        ask_people(store, items, loop.raters, loop.people, loop.port, say, check)
+        ask_people(store, project, items, loop.raters, loop.people, loop.port, say, check)
     elif left:
         ask_file(store, items, Path(loop.annotators).expanduser(), loop.raters, questions)
 
@@ -69,22 +74,15 @@ def hidden_scores(judge: str, items: Sequence[Item]) -> list[list[float]]:
     return [[next(scores) for _ in item.candidates] for item in items]
 
 
-def missing(items: Iterable[Item], events: Iterable[Event], raters: int) -> list[Item]:
-    """The questions that fewer than ``raters`` people have answered; who skipped one has answered it."""
-    said: dict[str, set[str]] = defaultdict(set)
-    log = list(events)
-    for event in [*current(log), *(event for event in log if event.status == "skipped")]:
-        said[event.item].add(event.annotator.id)
-    return [item for item in items if len(said[item.id]) < raters]
-
-
-def ask_simulated(store: Store, items: Sequence[Item], people: Simulated, raters: int, judge: str, seed: int) -> None:
+def ask_simulated(
+    store: Store, project: str, items: Sequence[Item], people: Simulated, raters: int, judge: str, seed: int
+) -> None:
     """Have each question answered by ``raters`` of the simulated annotators, in turn."""
     events = []
     for item, scores in zip(items, hidden_scores(judge, items), strict=True):
         first = zlib.crc32(item.id.encode())
         persons = [(first + k) % len(people.noise) for k in range(raters)]
-        events += [people.judge(item, scores, person, seed, PROJECT) for person in persons]
+        events += [people.judge(item, scores, person, seed, project) for person in persons]
     store.add(events)
 
 
@@ -94,11 +92,12 @@ def ask_file(store: Store, items: Sequence[Item], file: Path, raters: int, quest
     Raises:
         UserError: if it can't be read, or questions are unanswered: it says where these are.
     """
-    from rlhf_lightning.feedback.formats.log import read_log
+    from rlhf_lightning.feedback.formats.common import Import
+    from rlhf_lightning.feedback.formats.log import read
+    from rlhf_lightning.feedback.salt import salt_of
 
-    events = [entry for entry in read_log(file) if isinstance(entry, Event)]
-    store.add(events)
-    left = missing(items, store.events(PROJECT), raters)
+    store.add(entry for entry in read(file, Import("log", salt_of(store))) if isinstance(entry, Event))
+    left = unanswered(items, store.events(), raters)
     if left:
         raise UserError(
             f"{file} answers {len(items) - len(left)} of {len(items)} questions: those of this round are in "
@@ -109,6 +108,7 @@ def ask_file(store: Store, items: Sequence[Item], file: Path, raters: int, quest
 
 def ask_people(
     store: Store,
+    project: str,
     items: Sequence[Item],
     raters: int,
     people: int,
@@ -121,6 +121,7 @@ def ask_people(
 
     Args:
         store: holds the questions already.
+        project: theirs.
         items: those that are waited for.
         raters: people for each.
         people: links that are given out.
@@ -133,11 +134,11 @@ def ask_people(
         UserError: if the page could not be served.
     """
     command = [sys.executable, "-m", "rlhf_lightning.feedback.cli", "serve", "--store", store.place]
-    command += ["--project", PROJECT, "--raters", str(raters), "--annotators", str(people), "--port", str(port)]
+    command += ["--project", project, "--raters", str(raters), "--annotators", str(people), "--port", str(port)]
     server = subprocess.Popen(command)
     try:
         total, told = len(items), -1
-        while left := missing(items, store.events(PROJECT), raters):
+        while left := unanswered(items, store.events(), raters):
             check()
             if server.poll() is not None:
                 raise UserError("the page for judgements ended: see what it said above, and go on with resume=true")

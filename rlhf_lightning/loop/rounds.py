@@ -21,7 +21,7 @@ from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.figures import Figures, foretold, gains, said_of, wins_of
-from rlhf_lightning.loop.judging import PROJECT, answer
+from rlhf_lightning.loop.judging import answer, project_of
 from rlhf_lightning.loop.options import Loop, is_learned_here
 from rlhf_lightning.loop.questions import VERDICT, Questions, round_name
 from rlhf_lightning.models import ModelSpec
@@ -142,15 +142,17 @@ class Rounds:
             if is_rank_zero():
                 folder.mkdir(parents=True, exist_ok=True)
                 with self._store() as store:
-                    store.add_items(items, PROJECT)
+                    store.add_items(items, project_of(self.dir))
                 write_atomic(folder / QUESTIONS, "".join(item.to_json() + "\n" for item in items))
 
         def judge() -> None:
             if is_rank_zero():
                 items = read_items(folder / QUESTIONS)
                 with self._store() as store:
-                    answer(store, items, self.loop, self.cfg, folder / QUESTIONS, say, self.stop.check)
-                    lines = [event.to_json() + "\n" for event in current(store.events(PROJECT))]
+                    project, file = project_of(self.dir), folder / QUESTIONS
+                    answer(store, project, items, self.loop, self.cfg, file, say, self.stop.check)
+                    asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
+                    lines = [event.to_json() + "\n" for event in current(store.events()) if event.item in asked]
                 write_atomic(folder / JUDGEMENTS, "".join(lines))
 
         self.step(f"{name} asked", ask)
@@ -163,12 +165,16 @@ class Rounds:
         return Store(self.loop.store or self.dir / "feedback.db")
 
     def _rows(self, events: Sequence[Event]) -> TaskData:
-        """The run's rows with the preferences of all judgements so far, but verdicts, in place of the data's own."""
+        """The run's rows, with the preferences of all judgements so far, but verdicts, beside the data's own.
+
+        Held out are judgements of this loop alone: the reward model is to know the answers of the policy as it is now.
+        """
         made = rows_of([event for event in events if event.shown.strategy != VERDICT])
         if not made.preferences:
             raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
         rest, held = split_by_group(made.preferences, group_key(None), HELD_OUT, self.cfg["data"].get("seed", 0))
-        return replace(self.data, preferences=rest, preferences_test=held, unpaired=made.unpaired, notes=[])
+        preferences, unpaired = [*self.data.preferences, *rest], [*self.data.unpaired, *made.unpaired]
+        return replace(self.data, preferences=preferences, preferences_test=held, unpaired=unpaired, notes=[])
 
     def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""

@@ -46,6 +46,8 @@ def check_options(cfg: dict[str, Any]) -> None:
     sampling = {k: v for k, v in cfg["evaluate"].items() if k != "batch_size"}
     check_arguments(Sampling, sampling, "evaluate", None)
     check_call(cfg["rollout"], "rollout")
+    if cfg.get("loop") is not None:
+        check_call(cfg["loop"], "loop")
     check_call(cfg["trainer"], "trainer")
     for stage in (s for s in STAGES if s in cfg["stages"]):
         _check_stage(cfg[stage], stage)

@@ -9,7 +9,7 @@ from rlhf_lightning.feedback.report.agreement import Agreement
 from rlhf_lightning.feedback.report.build import Report
 from rlhf_lightning.feedback.report.counts import Counts
 from rlhf_lightning.feedback.report.disputes import Dispute
-from rlhf_lightning.feedback.report.figures import CERTAIN, Figure
+from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, Figure
 from rlhf_lightning.feedback.report.models import Models, Table
 from rlhf_lightning.feedback.report.over_time import Course
 from rlhf_lightning.feedback.report.people import People, Person
@@ -57,7 +57,8 @@ def report_page(report: Report) -> str:
 def _header(report: Report) -> str:
     counts = report.counts
     facts = [report.of, f"{counts.people} people", f"{counts.questions} questions", f"{report.made:%Y-%m-%d}"]
-    title = f"{counts.events} judgements and signs of use" if counts.events else "No judgements yet"
+    what = "judgements and signs of use" if counts.by_source.get("implicit") else "judgements"
+    title = f"{counts.events} {what}" if counts.events else "No judgements yet"
     told = "".join(f"<li>{html_text(line)}</li>" for line in findings(report))
     told = f'<ul class="plain">{told}</ul>' if told else ""
     return f"<header><p>{html_text(' · '.join(facts))}</p><h1>{title}</h1></header>{told}"
@@ -260,6 +261,8 @@ def _signed(value: float) -> str:
 
 def _biases(report: Report) -> str:
     position, length = report.position, report.length
+    if not position.first.n and not length.longer.n and not position.unknown:
+        return ""
     rows = [
         _row("the answer shown first wins", _share(position.first), _p(position.p)),
         _row("the longer answer wins", _share(length.longer), _p(length.p)),
@@ -283,13 +286,15 @@ def _p(p: float | None) -> str:
 def _people(people: People) -> str:
     if not people.each:
         return ""
-    rows = people.each[:MOST_PEOPLE]
+    # Of people with few judgements little can be said; where nobody has more they are shown all the same.
+    steady = [one for one in people.each if one.judged >= FEWEST] or people.each
+    rows = steady[:MOST_PEOPLE]
     shown = {title: get for title, get in SHARES.items() if any(get(one).value is not None for one in people.each)}
     heads = ["person", "judged", "seconds", *shown, "longest run"]
     absent = "; ".join(
         f"{title}: {_reason(map(get, people.each))}" for title, get in SHARES.items() if title not in shown
     )
-    more = len(people.each) - MOST_PEOPLE
+    more = len(people.each) - len(rows)
     kind = people.accuracy_kind
     accuracy = f"Accuracy: by Dawid and Skene\u2019s model of {kind} judgements. " if kind else ""
     text = (
@@ -300,7 +305,7 @@ def _people(people: People) -> str:
     return (
         "<h2>People</h2>"
         + _table(heads, [_person(one, list(shown.values())) for one in rows])
-        + (_dim(f"{more} more are in feedback.json.") if more > 0 else "")
+        + (_dim(f"{more} more people are in feedback.json.") if more > 0 else "")
         + _dim(text)
         + (_dim(f"Not shown: {absent}.") if absent else "")
     )

@@ -1,0 +1,153 @@
+"""Rounds with people's feedback, through the console scripts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+from console import BIN, SMALL, environment, metrics, ok, run, write_rows
+
+pytest.importorskip("sqlalchemy", reason="the loop keeps judgements in a store: install the extra feedback")
+
+# Models that have learnt a little: of one that answers all prompts alike nothing can be asked.
+LOOP = [*SMALL, "task=qa", "loop=feedback", "loop.rounds=2", "loop.prompts=12", "loop.verdict=8"]
+
+
+def figures(folder: Path) -> dict:
+    """What a loop came to, without what differs from run to run: times."""
+    results = metrics(folder)
+    return {name: results[name] for name in ("status", "policies", "rounds", "reward_model")}
+
+
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished loop, with what it said in `screen.txt` beside it."""
+    place = tmp_path_factory.mktemp("loop")
+    (place / "screen.txt").write_text(ok(run(place, *LOOP)).stdout, encoding="utf-8")
+    return place / "run"
+
+
+def test_each_round_has_its_questions_judgements_models_and_figures(looped: Path):
+    results = figures(looped)
+    assert results["status"] == "finished"
+    assert [policy["name"] for policy in results["policies"]] == ["base", "sft", "round 1", "round 2"]
+    assert len(results["rounds"]) == 2
+    for number in (1, 2):
+        folder = looped / f"round_{number}"
+        asked = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+        judged = [json.loads(line) for line in (folder / "judgements.jsonl").read_text().splitlines()]
+        own = [item for item in asked if item["strategy"] != "verdict"]
+        assert 2 <= len(own) <= 12
+        assert {item["id"] for item in asked} <= {event["item"] for event in judged}
+        assert all(event["annotator"]["role"] == "simulated" for event in judged)
+        assert (folder / "ppo" / "model" / "model.safetensors").exists()
+        assert results["rounds"][number - 1]["questions"] == len(asked)
+    first = (looped / "round_1" / "judgements.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in first} < {event["id"] for event in judged}  # a round learns from all
+    assert "Rounds" in (looped.parent / "screen.txt").read_text()
+    assert "Rounds" in (looped / "report.html").read_text()
+    assert (looped / "feedback.db").exists()
+
+
+def test_a_finished_loop_has_nothing_to_resume(looped: Path):
+    before = (looped / "metrics.json").read_bytes()
+    assert "nothing to resume" in ok(run(looped.parent, "resume=run")).stdout
+    assert (looped / "metrics.json").read_bytes() == before
+
+
+def test_the_loop_is_one_run_to_the_comparison(looped: Path):
+    assert "gold" in ok(run(looped.parent, "run", program="rlhf-compare")).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step", ["round_1 asked", "round_1 judged", "round 1 trained", "round_2 asked", "start trained"]
+)
+def test_a_loop_that_is_killed_and_resumed_ends_as_one_that_was_not(looped: Path, tmp_path: Path, step: str):
+    process = subprocess.Popen([str(BIN / "rlhf-train"), *LOOP], cwd=tmp_path, env=environment())
+    state = tmp_path / "run" / "state.json"
+    while process.poll() is None:
+        if state.exists() and step in json.loads(state.read_text())["done"]:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    ok(run(tmp_path, "resume=run"))
+    assert figures(tmp_path / "run") == figures(looped)
+
+
+def judge_all(link: str, stop: threading.Event) -> int:
+    """Enter by a one-time link, and prefer the longer of two answers until told to stop; how many were judged."""
+    address, token = link.split("/#token=")
+    judged = 0
+    with httpx.Client(base_url=address, timeout=60) as client:
+        me = client.post("/api/session", json={"token": token, "consent": None}).json()
+        headers = {"X-CSRF-Token": me["csrf"]}
+        while not stop.is_set():
+            try:
+                question = client.post("/api/next", json={"tab": "t", "queue": "judge"}, headers=headers).json()
+                if question["item"] is None:
+                    time.sleep(0.2)
+                    continue
+                texts = [candidate["text"] for candidate in question["item"]["candidates"]]
+                payload = {"kind": "pairwise", "outcome": "win", "winner": int(len(texts[1]) > len(texts[0]))}
+                body = {"id": uuid.uuid4().hex, "item": question["item"]["id"], "lease": question["lease"]["id"]}
+                body |= {"status": "submitted", "payload": payload, "reason": None, "timing": {}}
+                assert client.post("/api/judgements", json=body, headers=headers).status_code == 200
+                judged += 1
+            except httpx.TransportError:  # between two rounds nobody serves
+                time.sleep(0.2)
+    return judged
+
+
+def test_people_judge_on_the_page_while_the_loop_waits(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["loop.annotators=people", "loop.rounds=1", "loop.prompts=6", "loop.verdict=4", f"loop.port={port}"]
+    process = subprocess.Popen(
+        [str(BIN / "rlhf-train"), *LOOP, *options], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    stop, said, judges = threading.Event(), [], []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("annotator") and not judges:
+            judges.append(threading.Thread(target=judge_all, args=(line.split()[1], stop)))
+            judges[0].start()
+    stop.set()
+    assert process.wait() == 0, "".join(said)
+    judges[0].join()
+    judged = [json.loads(line) for line in (tmp_path / "run/round_1/judgements.jsonl").read_text().splitlines()]
+    assert len(judged) >= 2
+    assert {event["annotator"]["role"] for event in judged} == {"annotator"}
+    for event in judged:
+        chosen = event["candidates"][event["payload"]["winner"]]["text"]
+        assert len(chosen) == max(len(candidate["text"]) for candidate in event["candidates"])
+    assert metrics(tmp_path / "run")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["loop.rounds=0"], "loop.rounds must be at least 1"),
+        (["+loop.round=3"], "loop.rounds"),
+        (["stages=[sft]"], "stages=[sft,reward,ppo]"),
+        (["rewards=chrf"], "rewards=learned"),
+        (["loop.annotators=nowhere.jsonl"], "no such file"),
+        (["data.train=train.jsonl"], "loop.annotators=people"),
+    ],
+)
+def test_a_loop_that_can_not_be_is_refused_in_one_message(refused, tmp_path: Path, options, word):
+    rows = [{"context": f"Leo lives in town {i}.", "question": "Where?", "answers": [f"town {i}"]} for i in range(40)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    assert word in refused("task=qa", "loop=feedback", *options)
+    assert not (tmp_path / "run" / "metrics.json").exists()
