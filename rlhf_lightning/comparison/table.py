@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf_lightning.comparison.rows import Row, Rows, row_value, why_left_out
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.results import COLUMN_GROUPS, PolicyResult, RunResults
-from rlhf_lightning.report.runs import Run, first_policy, sft_policy
+from rlhf_lightning.report.runs import Run, first_policy, policy_before, sft_policy
 from rlhf_lightning.report.screen import table_width
 from rlhf_lightning.report.summary import GROUP_TITLES, best, clean, decimals, number
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 RUN_TITLES = ("run", "runs")
 """Of the columns with names of runs."""
+
+HUMAN = "human"
+"""Of the column with people's preferences."""
 
 NAMED = 6
 """Settings that a note names, of all that differ."""
@@ -77,6 +80,8 @@ def table_fields(rows: Rows, metric: str | None = None, tests: Tests | None = No
         fields.append(_metric_field(name, rows.rows, tests))
         gains = [_gain_field(name, rows.rows, over, policy) for over, policy in OTHERS.items()]
         fields += gains[: 1 if gains[0].numbers == gains[1].numbers else 2]
+    if metric is None:
+        fields.append(_human_field(rows.rows))
     groups = COLUMN_GROUPS if metric is None else ()
     placed = [name for group in groups for run in runs for name in run.results.columns.get(group, [])]
     others = dict.fromkeys(["kl", *placed, *(names if metric is None else [])])
@@ -129,6 +134,23 @@ def _gain_field(
     return made
 
 
+def _human_field(rows: Sequence[Row]) -> Field:
+    """How often people prefer the final policies' answers to those of the policy before; mean over a row's runs."""
+    made = _numbers(HUMAN, [human_rates(row.runs) for row in rows])
+    made.texts = [
+        text if mean is None else f"{100 * mean:.0f} %"
+        for mean, text in zip(made.numbers or [], made.texts, strict=True)
+    ]
+    made.direction = "max"
+    return made
+
+
+def human_rates(runs: Sequence[Run]) -> list[float]:
+    """Of runs whose final policy people compared with the one before it."""
+    said = [run.human(policy_before) for run in runs]
+    return [one.rate for one in said if one is not None and one.rate is not None]
+
+
 def _numbers(title: str, values: Sequence[Sequence[float]]) -> Field:
     means = [statistics.fmean(row) if row else None for row in values]
     spread = [statistics.stdev(row) if len(row) > 1 and all(map(math.isfinite, row)) else None for row in values]
@@ -152,6 +174,8 @@ def table_notes(rows: Rows, fields: Sequence[Field]) -> list[str]:
     told = [
         f"{name} is the score of the whole corpus, reward/{name} the mean of the answers' rewards" for name in twice
     ]
+    if any(field.title == HUMAN for field in fields):
+        notes.append("human: how often people prefer the final policy's answers to those of the policy before it.")
     return [*notes, *([f"{'; '.join(sorted(told))}, each on its own scale."] if told else [])]
 
 
@@ -222,6 +246,8 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
     for i, row in enumerate(rows.rows):
         line: dict[str, Any] = {"row": row.name, "status": "finished", **row.settings}
         line |= {"n": len(row.runs), "seeds": " ".join(map(str, row.seeds)), "task": row.task}
+        rates = human_rates(row.runs)
+        line[HUMAN] = statistics.fmean(rates) if rates else None
         line["runs"] = " ".join(rows.label(run) for run in row.runs)
         for name in names:
             values = row.values(name)
@@ -250,6 +276,7 @@ def csv_text(rows: Rows, tests: Tests | None = None) -> str:
         "seeds": None,
         "task": None,
         "runs": None,
+        HUMAN: None,
     }
     parts = ("", " sd", *(f" over {over}" for over in OTHERS), " change", " low", " high", " p", " p corrected")
     wanted = [*order, *(f"{name}{part}" for name in names for part in parts), "reason"]

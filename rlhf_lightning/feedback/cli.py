@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rlhf_lightning.errors import UserError
 
@@ -55,14 +56,31 @@ def _main(arguments: list[str]) -> int:
         module = importlib.import_module(f"rlhf_lightning.feedback.commands.{name.replace('import', 'import_')}")
         command.add_argument(
             "--store",
-            default=os.environ.get("RLHF_FEEDBACK_STORE", STORE),
             metavar="PLACE",
-            help="a file (SQLite), or postgresql://user@host/database; default: %(default)s, or RLHF_FEEDBACK_STORE",
+            help="a file (SQLite), or postgresql://user@host/database; default: RLHF_FEEDBACK_STORE, or else "
+            f"{STORE} in the folder of --run, or here",
         )
         module.add_arguments(command)
-        command.set_defaults(call=module.run)  # not `run`, which is an option of serve's
+        command.set_defaults(call=module.run)  # not `run`, which is an option of some commands
     args = parser.parse_args(arguments)
+    if args.store is None:
+        args.store = default_store(getattr(args, "folder", None))
     return int(args.call(args) or 0)
+
+
+def default_store(run: Path | None) -> str:
+    """The store that is meant where none is named.
+
+    Args:
+        run: folder of the run that judgements are of, if it is one's.
+    """
+    if place := os.environ.get("RLHF_FEEDBACK_STORE"):
+        return place
+    if run is None:
+        return STORE
+    from rlhf_lightning.feedback.from_run import run_of
+
+    return str(run_of(run).path / STORE)
 
 
 if __name__ == "__main__":

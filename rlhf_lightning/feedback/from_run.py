@@ -8,10 +8,22 @@ from pathlib import Path
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Asked, Candidate
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.report.runs import find_runs
+from rlhf_lightning.report.runs import Run, find_runs
 
 LONE = re.compile("[\ud800-\udfff]")
 """Half a character, as a byte-level tokenizer can give one: no database and no page can hold it."""
+
+
+def run_of(folder: str | Path) -> Run:
+    """The one run in a folder (``LATEST`` as in `find_runs`).
+
+    Raises:
+        UserError: if there is not exactly one.
+    """
+    runs = find_runs([folder])
+    if len(runs) > 1:
+        raise UserError(f"{folder} holds {len(runs)} runs: name the folder of one, such as {runs[0].path}")
+    return runs[0]
 
 
 def items_of_run(folder: str | Path) -> list[Item]:
@@ -25,10 +37,7 @@ def items_of_run(folder: str | Path) -> list[Item]:
     Raises:
         UserError: if there is not exactly one run, or it has nothing to compare.
     """
-    runs = find_runs([folder])
-    if len(runs) > 1:
-        raise UserError(f"{folder} holds {len(runs)} runs: name the folder of one, such as {runs[0].path}")
-    run = runs[0]
+    run = run_of(folder)
     samples = run.samples()
     if not samples:
         raise UserError(f"{run.path} has no answers to compare: there is no samples.jsonl, or it is empty")

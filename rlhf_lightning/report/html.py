@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from rlhf_lightning.report.curves import Curve, Line, draw_together, panels, read_curves, time_of
+from rlhf_lightning.report.human import human_section, read_human
 from rlhf_lightning.report.page import figure, html_text, key, page, panel_figure
 from rlhf_lightning.report.results import RunResults, Sample, read_samples, write_atomic
 from rlhf_lightning.report.rounds import rounds_section
@@ -59,6 +60,7 @@ def write_report(run_dir: str | Path) -> Path:
     sections = [
         _header(results),
         _results_section(results),
+        human_section(read_human(run_dir)),
         rounds_section(results),
         _win_rate_section(samples, results),
         _over_optimisation_section(curves.get("ppo", {}), results),

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.curves import Curve, read_curves
+from rlhf_lightning.report.human import Preferred, read_human
 from rlhf_lightning.report.results import PolicyResult, RunResults, Sample, read_samples
 from rlhf_lightning.report.secrets import hide_secrets
 
@@ -65,6 +66,12 @@ class Run:
     answered: list[Sample] | None = None
     """What `samples` gives; None: still to be read from the folder."""
 
+    def human(self, other: Callable[[RunResults], PolicyResult | None]) -> Preferred | None:
+        """How often people prefer the final policy's answers to another policy's of the run, where they were asked."""
+        final, against = self.final, other(self.results)
+        said = read_human(self.path) if final and against and final is not against else None
+        return said.of(final.name, against.name) if said and final and against else None
+
     def curves(self) -> dict[str, dict[str, Curve]]:
         """Stage to logged name to curve."""
         if self.logged is None:
@@ -96,6 +103,11 @@ class Run:
 def first_policy(results: RunResults) -> PolicyResult | None:
     """The policy that the run started from."""
     return results.policies[0] if results.policies else None
+
+
+def policy_before(results: RunResults) -> PolicyResult | None:
+    """The policy that the last one was made from."""
+    return results.policies[-2] if len(results.policies) > 1 else None
 
 
 def sft_policy(results: RunResults) -> PolicyResult | None:

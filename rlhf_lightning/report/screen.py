@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.report.human import human_lines, read_human
 from rlhf_lightning.report.results import RunResults, Sample, read_samples
 from rlhf_lightning.report.summary import (
     GROUP_TITLES,
@@ -201,6 +202,9 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
         from rlhf_lightning.report.rounds import rounds_table
 
         show(console, rounds_table(results))
+    human = read_human(run_dir)
+    for line in human_lines(human) if human else []:
+        show(console, Text(line))
     if results.reward_model:
         show(console, Text(_reward_model_line(results.reward_model)))
     samples = read_samples(run_dir / "samples.jsonl")

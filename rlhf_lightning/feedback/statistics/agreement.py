@@ -8,7 +8,7 @@ equal, so that chance alone would give perfect agreement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -138,6 +138,7 @@ def bootstrap_interval(
     draws: int = DRAWS,
     seed: int = 0,
     confidence: float = CONFIDENCE,
+    clusters: ArrayLike | None = None,
 ) -> Estimate:
     """A statistic of a table with the percentile interval of a bootstrap over items.
 
@@ -150,18 +151,25 @@ def bootstrap_interval(
         draws: resamples.
         seed: of the resamples.
         confidence: of the interval.
+        clusters: (items,) what is drawn together (the candidates of one question, say); by default each by itself.
 
     Returns:
         The statistic and the ends; see `percentile_interval` for resamples where it is NaN.
     """
     ratings = _table(table)
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(ratings[rng.integers(0, len(ratings), len(ratings))]) for _ in range(draws * bool(len(ratings)))]
+    drawn = [
+        statistic(ratings[np.repeat(np.arange(len(times)), times)]) for times in _times(ratings, clusters, draws, seed)
+    ]
     return percentile_interval(statistic(ratings), drawn, confidence)
 
 
 def alpha_interval(
-    table: ArrayLike, level: Level = "nominal", draws: int = DRAWS, seed: int = 0, confidence: float = CONFIDENCE
+    table: ArrayLike,
+    level: Level = "nominal",
+    draws: int = DRAWS,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    clusters: ArrayLike | None = None,
 ) -> Estimate:
     """Krippendorff's alpha with the percentile interval of a bootstrap over items.
 
@@ -173,15 +181,22 @@ def alpha_interval(
         draws: resamples.
         seed: of the resamples.
         confidence: of the interval.
+        clusters: as by `bootstrap_interval`.
     """
     ratings = _table(table)
-    alpha, items = _Alpha(ratings, level), len(ratings)
-    rng = np.random.default_rng(seed)
-    drawn = [
-        alpha(np.bincount(rng.integers(0, items, items), minlength=items).astype(float))
-        for _ in range(draws * bool(items))
-    ]
-    return percentile_interval(alpha(np.ones(items)), drawn, confidence)
+    alpha = _Alpha(ratings, level)
+    drawn = [alpha(times.astype(float)) for times in _times(ratings, clusters, draws, seed)]
+    return percentile_interval(alpha(np.ones(len(ratings))), drawn, confidence)
+
+
+def _times(ratings: np.ndarray, clusters: ArrayLike | None, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each item is drawn in each resample."""
+    _, cluster = np.unique(np.arange(len(ratings)) if clusters is None else np.asarray(clusters), return_inverse=True)
+    if cluster.shape != (len(ratings),):
+        raise ValueError(f"{len(ratings)} items need as many clusters; got the shape {cluster.shape}")
+    rng, count = np.random.default_rng(seed), int(cluster.max(initial=-1)) + 1
+    for _ in range(draws * bool(count)):
+        yield np.bincount(rng.integers(0, count, count), minlength=count)[cluster]
 
 
 class _Alpha:
