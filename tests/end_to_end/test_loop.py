@@ -84,6 +84,18 @@ def test_a_loop_that_is_killed_and_resumed_ends_as_one_that_was_not(looped: Path
     assert figures(tmp_path / "run") == figures(looped)
 
 
+@pytest.mark.slow
+def test_the_hidden_judge_s_score_rises_over_three_rounds(tmp_path: Path):
+    """From the judgements alone, as no preferences are given."""
+    options = ["ppo.updates=10", "ppo.trainer.val_check_interval=5", "loop.prompts=96", "data.preferences=null"]
+    quiet = ["logger=csv", "trainer.enable_progress_bar=false", "hydra.run.dir=run"]
+    ok(run(tmp_path, "task=summarization", "loop=feedback", *options, *quiet))
+    gold = {policy["name"]: policy["metrics"]["gold"] for policy in metrics(tmp_path / "run")["policies"]}
+    rounds = [gold[name] for name in ("sft", "round 1", "round 2", "round 3")]
+    assert rounds == sorted(rounds), rounds
+    assert rounds[-1] > rounds[0] + 0.15
+
+
 def judge_all(link: str, stop: threading.Event) -> int:
     """Enter by a one-time link, and prefer the longer of two answers until told to stop; how many were judged."""
     address, token = link.split("/#token=")
