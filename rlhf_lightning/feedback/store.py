@@ -195,11 +195,11 @@ class Store:
                     raise Conflict(f"an event with the id {row['id']} is stored already, and is another one")
             written = self._insert_new(connection, events, fresh, ["id"])
             if written < len(fresh):  # another process stored some in between (PostgreSQL)
-                return added + written + self._recheck(connection, fresh)
+                self._recheck(connection, fresh)
             added += written
         return added
 
-    def _recheck(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    def _recheck(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         stored = dict(
             connection.execute(
                 sa.select(events.c.id, events.c.body).where(events.c.id.in_([row["id"] for row in rows]))
@@ -210,7 +210,6 @@ class Store:
         for row in rows:
             if stored.get(row["id"]) != row["body"]:
                 raise Conflict(f"an event with the id {row['id']} is stored already, and is another one")
-        return 0
 
     def events(
         self,
@@ -298,7 +297,8 @@ class Store:
         width = max(1, 900 // max(1, len(table.columns)))  # SQLite bounds the number of values of a statement
         for start in range(0, len(rows), width):
             statement = dialect.insert(table).values(list(rows[start : start + width]))
-            written += connection.execute(statement.on_conflict_do_nothing(index_elements=list(keys))).rowcount
+            new = statement.on_conflict_do_nothing(index_elements=list(keys)).returning(table.c[keys[0]])
+            written += len(connection.execute(new).all())  # drivers don't agree on what a row count is here
         return written
 
 
