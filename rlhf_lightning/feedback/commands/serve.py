@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--run", type=Path, metavar="FOLDER", help="of a run: the answers of its last two policies")
+    source.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        dest="folder",
+        help="of a run: the answers of its last two policies to held-out prompts",
+    )
     source.add_argument("--items", type=Path, metavar="FILE", help="questions: rows with a prompt and its candidates")
     parser.add_argument("--project", default="default", help="name of the project in the store (default: %(default)s)")
     parser.add_argument("--guidelines", type=Path, metavar="FILE", help="shown beside the questions (Markdown)")
@@ -77,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         config = uvicorn.Config(
             create_app(project), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
+            uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 
@@ -106,13 +114,13 @@ def prepare(store: Store, args: argparse.Namespace) -> Project:
     if args.url is not None and not args.url.startswith(("http://", "https://")):
         raise UserError("--url is an address such as https://judge.example.org")
     guidelines, consent = _text(args.guidelines), _text(args.consent)
-    if args.run is not None:
-        found = items_of_run(args.run)
+    if args.folder is not None:
+        found = items_of_run(args.folder)
     else:
         found = [] if args.items is None else list(read_items(args.items))
     if found:
         new = store.add_items(found, args.project)
-        print(f"{new} new questions of {len(found)} in {args.run or args.items}")
+        print(f"{new} new questions of {len(found)} in {args.folder or args.items}")
     if next(store.items(args.project), None) is None:
         raise UserError(
             f"{store.shown_place} holds no questions of the project {args.project}: give some with --items or --run"
@@ -159,6 +167,7 @@ def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(128)  # who opens a link before the server runs waits a moment
     except OSError as error:
         listening.close()
         raise UserError(f"can't listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one") from error
