@@ -47,6 +47,7 @@ from rlhf_lightning.feedback.store import Store
 RATERS = 2
 DRAFT, SKIP = 0.2, 0.02
 TIMES = ("next", "judgements")
+"""Requests that are timed."""
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class Served:
     starts: int = 0
 
     def start(self) -> list[str]:
-        """Start it, and wait until it answers. Returns the annotators' tokens."""
+        """Start it, and wait until it listens. Returns the annotators' tokens."""
         self.starts += 1
         log = self.folder / f"server{self.starts}.log"
         options = ["--store", self.store, "--port", str(self.port), "--annotators", str(self.annotators)]
@@ -78,15 +79,10 @@ class Served:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        while True:
+        while "Ctrl-C" not in log.read_text():
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended: {log.read_text()[-2000:]}")
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    pass
-                break
-            except OSError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         told = log.read_text()
         return re.findall(r"^annotator +\S+#token=(\S+)$", told, re.MULTILINE)
 
@@ -309,7 +305,7 @@ def measure(name: str, place: str, folder: Path, args: argparse.Namespace) -> di
     }
     for path in TIMES:
         cuts = statistics.quantiles(shared.seconds[path], n=100)
-        told[path] = {"p50_ms": round(1000 * cuts[49]), "p99_ms": round(1000 * cuts[98])}
+        told[f"{path.rstrip('s')} ms"] = {"p50": round(1000 * cuts[49]), "p99": round(1000 * cuts[98])}
     return told
 
 
