@@ -65,6 +65,13 @@ class Item(Value):
     raters: Annotated[int, Field(ge=1)] | None = None
     priority: float = 0.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unnamed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("id"):
+            return {name: value for name, value in data.items() if name != "id"}
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> Item:
         if not self.id:
