@@ -198,7 +198,7 @@ def items(draw: st.DrawFn) -> Item:
             "labels": ["a", "b", *draw(st.lists(texts, max_size=2))],
             "expected": draw(st.none() | payloads(kind, [c["text"] for c in shown])),
             "repeats": draw(optional(ids)),
-            "probability": draw(st.floats(0, 1, exclude_min=True)),
+            "probability": draw(st.floats(0, 1)),
             "raters": draw(optional(st.integers(1, 9))),
             "priority": draw(st.floats(-1e6, 1e6)),
         }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from helpers import postgres
-from helpers.judges import Clock, Server
+from helpers.judges import Clock, Server, pairs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import events as any_event
@@ -207,7 +207,7 @@ def test_a_person_whose_words_are_in_questions(store_place: str, how: erasing.Ho
 
 def test_the_server_s_own_tables(store_place: str) -> None:
     with Store(store_place) as store:
-        server = Server(store, (), Clock(), keep_names=True)
+        server = Server(store, pairs(5), Clock(), keep_names=True)
         with turn(store) as connection:
             who, token = people.invite(server.project, connection, "annotator", "Ann Other")
         client = server.client()
