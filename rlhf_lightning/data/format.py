@@ -110,7 +110,9 @@ class RowFormat:
         Raises:
             UserError: naming place, field and remedy.
         """
-        for name in (self.completion, "completion"):
+        # Beside a prompt of its own, `completion` is the demonstration also where the task's own column came along.
+        names = ("completion", self.completion) if "prompt" in record.values else (self.completion, "completion")
+        for name in names:
             if name in record.values:
                 return SFTRow(self._prompt(record), self._answers(record, name)[0], record.values)
         if self._reference_column(record) is None and self._dialogue(record) is None:

@@ -61,9 +61,9 @@ def _main(arguments: list[str]) -> int:
             help="a file (SQLite), or postgresql://user@host/database; default: %(default)s, or RLHF_FEEDBACK_STORE",
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(call=module.run)  # not `run`, which is an option of serve's
     args = parser.parse_args(arguments)
-    return int(args.run(args) or 0)
+    return int(args.call(args) or 0)
 
 
 if __name__ == "__main__":

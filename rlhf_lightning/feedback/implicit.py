@@ -62,9 +62,16 @@ class Lean(NamedTuple):
 
 @dataclass
 class _Visit:
-    """What one person did with the answers to one prompt: events by signal and text, and the texts that were seen."""
+    """What one person did with the answers to one prompt.
+
+    Attributes:
+        seen: the texts that were seen, in order.
+        beside: pairs of texts (the smaller first) that were shown at once.
+        done: events by signal and text.
+    """
 
     seen: dict[str, None]
+    beside: set[tuple[str, str]]
     done: dict[str, dict[str, list[Event]]]
 
 
@@ -79,31 +86,34 @@ def _visits(events: Sequence[Event]) -> dict[tuple[str, str], _Visit]:
 def _visit(group: Sequence[Event]) -> _Visit:
     done: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
     shown: dict[str, None] = {}
+    beside: set[tuple[str, str]] = set()
     for event in group:
         said = event.payload
         assert isinstance(said, Implicit)
         texts = [candidate.text.strip() for candidate in event.candidates]
         shown.update(dict.fromkeys(text for text in texts if text))
+        beside.update(itertools.combinations(sorted(set(texts)), 2))
         # Of a whole page with several answers nobody knows which is meant.
         at = said.candidate if said.candidate is not None else 0 if len(texts) == 1 else None
         if at is not None and texts[at]:
             done[said.signal][texts[at]].append(event)
     looked_at = [text for by_text in done.values() for text in by_text]
     # Where impressions are recorded, what has none (and was not used) was not seen: it lost to nothing.
-    return _Visit(dict.fromkeys(looked_at) if "impression" in done else shown, done)
+    return _Visit(dict.fromkeys(looked_at) if "impression" in done else shown, beside, done)
 
 
 def leans(events: Sequence[Event], raw_dwell: bool = False) -> dict[Pair, list[Lean]]:
     """All signs that one answer is better than another, by person, prompt and pair.
 
     - dwell: time by character, as a z-score within the person: longer texts take longer, and people read at speeds of
-      their own. Times of one person are compared in one unit alone. A time that was cut off by the record's end is a
-      lower bound; where it is the smaller one, nothing is known. Times are in ms or counts (of looks, say); less than
-      one counts as one.
+      their own; of answers that were shown beside each other. Times of one person are compared in one unit alone. A
+      time that was cut off by the record's end is a lower bound; where it is the smaller one, nothing is known. Times
+      are in ms or counts (of looks, say); less than one counts as one.
     - click: what was clicked over what was seen beside it, weighed by the inverse of the probability that it was looked
       at (Joachims, Swaminathan and Schnabel, "Unbiased Learning-to-Rank with Biased Feedback", 2017, arXiv:1608.04468),
       at most `CLIP`; where that probability is not known it is taken for 1, which weighs least.
-    - copy, edit accepted: over what was seen beside it. Regenerated, rephrased, abandoned: what was seen over it.
+    - copy, edit accepted: over the other answers to that prompt that the person saw, then or later. Regenerated,
+      rephrased, abandoned: those over it.
 
     What was scrolled or continued says nothing for or against an answer.
 
@@ -122,7 +132,7 @@ def leans(events: Sequence[Event], raw_dwell: bool = False) -> dict[Pair, list[L
                     better, worse = (a, b) if bool(one) == (signal in LIKES) else (b, a)
                     found[pair].append(Lean(signal, better, worse, 1.0, tuple(one or other or ())))
             one, other = visit.done["click"].get(a), visit.done["click"].get(b)
-            if bool(one) != bool(other):
+            if bool(one) != bool(other) and pair[2:] in visit.beside:
                 made = tuple(one or other or ())
                 better, worse = (a, b) if one else (b, a)
                 found[pair].append(Lean("click", better, worse, max(map(_click, made)) / CLIP, made))
@@ -144,36 +154,30 @@ class _Time(NamedTuple):
 
 
 def _dwell(visits: Mapping[tuple[str, str], _Visit], raw: bool) -> Iterator[tuple[Pair, Lean]]:
-    times: dict[tuple[str, str], dict[tuple[str, str], _Time]] = defaultdict(dict)  # person, unit: prompt, text
+    # By person and unit; within these by prompt and item (an answer may be shown again beside others), and text.
+    times: dict[tuple[str, str], dict[tuple[str, str], dict[str, _Time]]] = defaultdict(lambda: defaultdict(dict))
     for (person, prompt), visit in visits.items():
         for text, group in visit.done["dwell"].items():
-            by_unit: dict[str, list[tuple[Event, Implicit]]] = defaultdict(list)
+            parts: dict[tuple[str, str], list[tuple[Event, Implicit]]] = defaultdict(list)
             for event in group:
                 if isinstance(event.payload, Implicit) and event.payload.unit in ("ms", "count"):
-                    by_unit[event.payload.unit].append((event, event.payload))
-            for unit, part in by_unit.items():
+                    parts[event.payload.unit, event.item].append((event, event.payload))
+            for (unit, item), part in parts.items():
                 spent = sum(said.value for _, said in part)
                 score = spent if raw else math.log(max(spent, 1.0) / len(text))
                 censored = any(said.censored for _, said in part)
-                times[person, unit][prompt, text] = _Time(score, censored, tuple(event for event, _ in part))
-    for (person, _), by_text in times.items():
-        scores = [time.score for time in by_text.values()]
+                times[person, unit][prompt, item][text] = _Time(score, censored, tuple(event for event, _ in part))
+    for (person, _), shown in times.items():
+        scores = [time.score for by_text in shown.values() for time in by_text.values()]
         spread = statistics.pstdev(scores) if len(set(scores)) > 1 else 0.0
-        by_prompt: dict[str, list[str]] = defaultdict(list)
-        for prompt, text in by_text:
-            by_prompt[prompt].append(text)
-        for prompt, texts in by_prompt.items():
-            for a, b in itertools.combinations(texts, 2):
-                one, other = by_text[prompt, a], by_text[prompt, b]
-                better, worse = (a, b) if one.score > other.score else (b, a)
-                less = other if better == a else one
-                if one.score == other.score or less.censored or not spread:
-                    continue
-                strength = min(1.0, abs(one.score - other.score) / spread)
-                yield (
-                    _pair(person, prompt, a, b),
-                    Lean("dwell", better, worse, strength, one.events + other.events),
-                )
+        for (prompt, _), by_text in shown.items():
+            for a, b in itertools.combinations(by_text, 2):
+                pair = _pair(person, prompt, a, b)
+                more, less = sorted((a, b), key=lambda text: by_text[text].score, reverse=True)
+                apart = by_text[more].score - by_text[less].score
+                if apart and spread and not by_text[less].censored and pair[2:] in visits[person, prompt].beside:
+                    made = by_text[a].events + by_text[b].events
+                    yield pair, Lean("dwell", more, less, min(1.0, apart / spread), made)
 
 
 # --- how often they are right ----------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Id, Payload, Spans, Value, _inside, explain
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, Payload, Spans, Value, _inside, current, explain
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -184,3 +185,12 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
     asked["meta"] = {**meta, **values["meta"]} if isinstance(values.get("meta"), dict) else meta
     kind = values.get("kind") or {1: "thumbs", 2: "pairwise"}.get(len(written), "ranking")
     return {**{k: v for k, v in values.items() if k in fields}, "kind": kind, "asked": asked, "candidates": written}
+
+
+def unanswered(items: Iterable[Item], events: Iterable[Event], raters: int) -> list[Item]:
+    """The questions that fewer than ``raters`` people have answered; who skipped one has answered it."""
+    log = list(events)
+    people: dict[str, set[str]] = defaultdict(set)
+    for event in [*current(log), *(event for event in log if event.status == "skipped")]:
+        people[event.item].add(event.annotator.id)
+    return [item for item in items if len(people[item.id]) < raters]

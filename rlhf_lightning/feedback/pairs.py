@@ -201,12 +201,14 @@ def rated_opinions(rated: Sequence[Rated], gap: float) -> Iterator[Opinion | Dro
 
     by_prompt: dict[tuple[str, bool, str], list[Rated]] = defaultdict(list)
     for one in rated:
-        if _scale(one) in spread:
-            by_prompt[one.event.annotator.id, _spans(one), prompt_key(one.event.asked)].append(one)
-        else:
-            yield Dropped((one.event.id,), LEVEL)
+        by_prompt[one.event.annotator.id, _spans(one), prompt_key(one.event.asked)].append(one)
     for group in by_prompt.values():
-        yield from _within_prompt(group, spread, gap)
+        usable = [one for one in group if _scale(one) in spread]
+        alone = len({one.text for one in group}) < 2
+        for one in group if alone else [one for one in group if _scale(one) not in spread]:
+            yield Dropped((one.event.id,), ALONE if alone else LEVEL)
+        if not alone and usable:
+            yield from _within_prompt(usable, spread, gap)
 
 
 def _spans(one: Rated) -> bool:
@@ -226,10 +228,6 @@ def _within_prompt(
         # The person's mean falls out of a difference.
         values[one.text][one.aspect].append(one.value / spread[_scale(one)])
         events[one.text].append(one.event)
-    if len(values) < 2:
-        everything = tuple(dict.fromkeys(one.event.id for one in group))
-        yield Dropped(everything, ALONE)
-        return
     for a, b in itertools.combinations(values, 2):
         judged = [*events[a], *events[b]]
         shared = [aspect for aspect in values[a] if aspect in values[b]]

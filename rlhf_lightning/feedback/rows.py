@@ -34,7 +34,7 @@ class Rows:
     Attributes:
         preferences, unpaired, sft: each with `rules.OWN` in its meta.
         dropped: how many judgements, or comparisons within them, gave no row, by reason.
-        unused: of each event that is in no row, why.
+        unused: of each event that is in no row, why; several reasons with semicolons between.
     """
 
     preferences: list[PreferenceRow] = field(default_factory=list)
@@ -70,7 +70,7 @@ def rows_of(events: Sequence[Event], rules: Rules | None = None) -> Rows:
     """
     rules = rules or Rules()
     made = Rows()
-    why: dict[str, str] = {}
+    why: dict[str, list[str]] = {}
     judged: list[Event] = []
     for one in usable(events, rules.checks):
         if isinstance(one, Dropped):
@@ -106,14 +106,14 @@ def rows_of(events: Sequence[Event], rules: Rules | None = None) -> Rows:
     used = set(made.events)
     for event in events:
         if event.id not in used:
-            made.unused[event.id] = why.get(event.id) or _nothing(event, rules)
+            made.unused[event.id] = "; ".join(dict.fromkeys(why.get(event.id) or [_nothing(event, rules)]))
     return made
 
 
-def _drop(made: Rows, why: dict[str, str], one: Dropped) -> None:
+def _drop(made: Rows, why: dict[str, list[str]], one: Dropped) -> None:
     made.dropped[one.reason] += 1
     for event in one.events:
-        why.setdefault(event, one.reason)
+        why.setdefault(event, []).append(one.reason)
 
 
 def _nothing(event: Event, rules: Rules) -> str:

@@ -6,8 +6,6 @@ import hashlib
 import hmac
 import secrets
 
-import sqlalchemy as sa
-
 from rlhf_lightning.feedback.store import Store, facts
 
 SALT_BYTES = 32
@@ -15,6 +13,8 @@ SALT_BYTES = 32
 
 def salt_of(store: Store) -> bytes:
     """The salt of a store's people, drawn when it is first asked for. It stays in the store: no export holds it."""
+    import sqlalchemy as sa
+
     with store.writing() as connection:
         known = sa.select(facts.c.value).where(facts.c.name == "salt")
         found = connection.scalar(known)

@@ -208,24 +208,20 @@ class Store:
                 row = event_row(event)
                 if part.setdefault(event.id, row)["body"] != row["body"]:
                     raise Conflict(f"two events with the id {event.id} differ")
-            known = self._known(connection, part)
             gone = self._erased(connection, [row["item"] for row in part.values()])
-            fresh = [row for name, row in part.items() if name not in known and row["item"] not in gone]
-            written = self._insert_new(connection, events, fresh, ["id"])
-            if written < len(fresh):  # another process stored some in between (PostgreSQL)
-                self._known(connection, {row["id"]: row for row in fresh})
-            self._note_replaced(connection, "event", {row["id"]: places[row["id"]] for row in fresh})
+            part = {name: row for name, row in part.items() if row["item"] not in gone}
+            written = self._insert_new(connection, events, list(part.values()), ["id"])
+            erased: set[str] = set()
+            if written < len(part):  # some were stored before: they must be these, or have been erased
+                query = sa.select(events.c.id, events.c.body, events.c.status).where(events.c.id.in_(list(part)))
+                for name, body, status in connection.execute(query):
+                    if status == "erased":
+                        erased.add(name)
+                    elif body != part[name]["body"]:
+                        raise Conflict(f"an event with the id {name} is stored already, and is another one")
+            self._note_replaced(connection, "event", {name: places[name] for name in part.keys() - erased})
             added += written
         return added
-
-    def _known(self, connection: Connection, rows: dict[str, dict[str, Any]]) -> set[str]:
-        """Which of these events are stored, or were erased."""
-        query = sa.select(events.c.id, events.c.body, events.c.status).where(events.c.id.in_(list(rows)))
-        stored = connection.execute(query).all()
-        for name, body, status in stored:
-            if status != "erased" and body != rows[name]["body"]:
-                raise Conflict(f"an event with the id {name} is stored already, and is another one")
-        return {name for name, *_ in stored}
 
     def _erased(self, connection: Connection, names: Sequence[str]) -> set[str]:
         """Which of these items were erased."""

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Event, current
-from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.items import Item, unanswered
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.loop.candidates import REFERENCES
@@ -52,7 +51,7 @@ def answer(
     Raises:
         UserError: if they can't be.
     """
-    left = missing(items, store.events(), loop.raters)
+    left = unanswered(items, store.events(), loop.raters)
     if left and loop.annotators == SIMULATED:
         ask_simulated(store, project, left, loop.simulated, loop.raters, cfg["data"]["gold"], cfg["seed"])
     elif left and loop.annotators == PEOPLE:
@@ -73,15 +72,6 @@ def hidden_scores(judge: str, items: Sequence[Item]) -> list[list[float]]:
         ).tolist()
     )
     return [[next(scores) for _ in item.candidates] for item in items]
-
-
-def missing(items: Iterable[Item], events: Iterable[Event], raters: int) -> list[Item]:
-    """The questions that fewer than ``raters`` people have answered; who skipped one has answered it."""
-    said: dict[str, set[str]] = defaultdict(set)
-    log = list(events)
-    for event in [*current(log), *(event for event in log if event.status == "skipped")]:
-        said[event.item].add(event.annotator.id)
-    return [item for item in items if len(said[item.id]) < raters]
 
 
 def ask_simulated(
@@ -107,7 +97,7 @@ def ask_file(store: Store, items: Sequence[Item], file: Path, raters: int, quest
     from rlhf_lightning.feedback.salt import salt_of
 
     store.add(entry for entry in read(file, Import("log", salt_of(store))) if isinstance(entry, Event))
-    left = missing(items, store.events(), raters)
+    left = unanswered(items, store.events(), raters)
     if left:
         raise UserError(
             f"{file} answers {len(items) - len(left)} of {len(items)} questions: those of this round are in "
@@ -149,7 +139,7 @@ def ask_people(
     server = subprocess.Popen(command)
     try:
         total, told = len(items), -1
-        while left := missing(items, store.events(), raters):
+        while left := unanswered(items, store.events(), raters):
             check()
             if server.poll() is not None:
                 raise UserError("the page for judgements ended: see what it said above, and go on with resume=true")

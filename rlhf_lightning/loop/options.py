@@ -35,7 +35,7 @@ class Loop:
             `rlhf-feedback export --format log` writes it.
         simulated: who the simulated ones are.
         people: how many links to the page are shown, for that many people.
-        port: of the page; 0 is any that is free.
+        port: of the page, the same in all rounds; 0 is any that is free, another one each time.
         store: where judgements are kept, as `rlhf-feedback --store` takes it; None is feedback.db in the run folder.
         keep_raw: store questions and judgements as they are; else personal data in them is replaced, as by
             `rlhf-feedback serve`. The data's own rows are the user's, and are trained on as they are.
@@ -52,7 +52,7 @@ class Loop:
     annotators: str = SIMULATED
     simulated: Simulated = field(default_factory=Simulated)
     people: int = 1
-    port: int = 0
+    port: int = 8321
     store: str | None = None
     keep_raw: bool = False
 

@@ -174,12 +174,16 @@ class Rounds:
         return Store(self.loop.store or self.dir / "feedback.db", scrubber=scrubber)
 
     def _rows(self, events: Sequence[Event]) -> TaskData:
-        """The run's rows with the preferences of all judgements so far, but verdicts, in place of the data's own."""
+        """The run's rows, with the preferences of all judgements so far, but verdicts, beside the data's own.
+
+        Held out are judgements of this loop alone: the reward model is to know the answers of the policy as it is now.
+        """
         made = rows_of([event for event in events if event.shown.strategy != VERDICT])
         if not made.preferences:
             raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
         rest, held = split_by_group(made.preferences, group_key(None), HELD_OUT, self.cfg["data"].get("seed", 0))
-        return replace(self.data, preferences=rest, preferences_test=held, unpaired=made.unpaired, notes=[])
+        preferences, unpaired = [*self.data.preferences, *rest], [*self.data.unpaired, *made.unpaired]
+        return replace(self.data, preferences=preferences, preferences_test=held, unpaired=unpaired, notes=[])
 
     def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""

@@ -16,7 +16,7 @@ from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_function
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
 from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
-from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix
+from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix, unattended
 from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.state import ROWS
 from rlhf_lightning.tasks import sample_files
@@ -157,11 +157,12 @@ def _try_loading(spec: ModelSpec, run: Run, fresh_head: bool = False) -> None:
 def _try_rewards(
     rewards: dict[str, Reward], rows: list[PromptRow], texts: list[str], on_failure: OnFailure = "stop"
 ) -> None:
-    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them.
+    """Score a few texts as if they were answers; learned rewards are left out, as loading has checked them, and so
+    are those that ask people.
 
     A reward that fails for each of them stops the run also with ``mask``: that is for rewards that fail now and then.
     """
-    tried = {name: reward for name, reward in rewards.items() if not isinstance(reward, LearnedReward)}
+    tried = {name: reward for name, reward in unattended(rewards).items() if not isinstance(reward, LearnedReward)}
     if tried:
         mix = RewardMix(tried, on_failure=on_failure)
         for name, scores in mix.each(rows, texts, torch.device("cpu")).items():

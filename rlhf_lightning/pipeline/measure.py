@@ -25,7 +25,7 @@ from rlhf_lightning.pipeline.run import (
 )
 from rlhf_lightning.pipeline.tracking import finish_wandb
 from rlhf_lightning.report import PolicyResult, print_report, read_samples, read_times, write_report
-from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix
+from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix, unattended
 from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
 
 GUARDRAILS = {
@@ -154,7 +154,8 @@ def describe(run: Run, evaluator: Evaluator, figures: dict[str, float]) -> None:
 
 def score_answers(run: Run) -> None:
     """Score every policy's answers by every reward there is by now: also those that came before the reward model."""
-    rewards = with_learned(run, {**gold_functions(run), **(functions(run) if "ppo" in run.cfg["stages"] else {})})
+    chosen = unattended(functions(run)) if "ppo" in run.cfg["stages"] else {}
+    rewards = with_learned(run, {**gold_functions(run), **chosen})
     # A reward may have a metric's name: sentence chrF, averaged, is not the corpus' chrF.
     taken = {*run.results.columns.get("task", []), *GUARDRAILS}
     rewards = {f"reward/{name}" if name in taken else name: reward for name, reward in rewards.items()}

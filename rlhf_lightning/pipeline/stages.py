@@ -40,7 +40,7 @@ from rlhf_lightning.pipeline.measure import (
 from rlhf_lightning.pipeline.reuse import is_shared, key_of, taken_or_done
 from rlhf_lightning.pipeline.run import Interrupted, Run, fit, is_rank_zero, make_trainer, once, policy_of, say, tell
 from rlhf_lightning.report.results import write_atomic
-from rlhf_lightning.rewards import MetricReward, Reward, RewardMix
+from rlhf_lightning.rewards import MetricReward, Reward, RewardMix, unattended
 from rlhf_lightning.stages import EvaluateModule, Evaluator
 from rlhf_lightning.sweep.trial import Judge, TrialAddress
 
@@ -164,7 +164,8 @@ def train_ppo(run: Run) -> None:
     run.policy = None  # its memory is given back before the next one is loaded
     policy = Policy.load(run.spec, **run.limits, value_head=critic == "shared")
     rewards = functions(run)
-    mix = RewardMix({**gold_functions(run), **rewards}, on_failure=cfg["on_reward_failure"])
+    watched = {**gold_functions(run), **unattended(rewards)}
+    mix = RewardMix(watched, on_failure=cfg["on_reward_failure"]) if watched else None
     evaluator = Evaluator(task_metrics(run.cfg), mix, engine=run.engine)
     module = instantiate(
         cfg,
@@ -276,7 +277,7 @@ def predict_rows(cfg: dict[str, Any], notes: list[str]) -> list[PromptRow]:
 def prediction_rewards(run: Run) -> dict[str, Reward]:
     """What predictions are scored by: the chosen rewards and the reward model; metrics only if rows have references."""
     compared = all(row.references for row in run.asked)
-    chosen = {name: r for name, r in functions(run).items() if compared or not isinstance(r, MetricReward)}
+    chosen = {name: r for name, r in unattended(functions(run)).items() if compared or not isinstance(r, MetricReward)}
     return with_learned(run, chosen)
 
 

@@ -218,9 +218,10 @@ def print_report(run_dir: str | Path, console: Console | None = None, n_samples:
 
 
 def _reward_model_line(measures: dict[str, float]) -> str:
-    names = {"accuracy": "Reward model: accuracy", "longer_wins": "longer-wins baseline"}
+    names = {"accuracy": "accuracy", "longer_wins": "longer-wins baseline"}
     ordered = sorted(measures.items(), key=lambda item: list(names).index(item[0]) if item[0] in names else len(names))
-    return ", ".join(f"{names.get(name, clean(name).replace('_', ' '))} {number(value, 3)}" for name, value in ordered)
+    told = [f"{names.get(name, clean(name).replace('_', ' '))} {number(value, 3)}" for name, value in ordered]
+    return f"Reward model: {', '.join(told)}"
 
 
 def duration(seconds: float) -> str:

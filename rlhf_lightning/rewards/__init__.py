@@ -5,6 +5,7 @@ from rlhf_lightning.rewards.functions import ConstantReward, FunctionReward, Met
 from rlhf_lightning.rewards.http import HTTPReward
 from rlhf_lightning.rewards.learned import LearnedReward
 from rlhf_lightning.rewards.mix import RewardMix
+from rlhf_lightning.rewards.people import PeopleReward, unattended
 
 __all__ = [
     "ClassifierReward",
@@ -13,7 +14,9 @@ __all__ = [
     "HTTPReward",
     "LearnedReward",
     "MetricReward",
+    "PeopleReward",
     "Reward",
     "RewardFailure",
     "RewardMix",
+    "unattended",
 ]

@@ -95,6 +95,13 @@ def token_pairs(ids: Tensor, mask: Tensor) -> list[tuple[int, int]]:
     return list(zip(ids[:, :-1][both].tolist(), ids[:, 1:][both].tolist(), strict=True))
 
 
+def _now(device: torch.device) -> float:
+    """Seconds on a clock, once all that the device was given is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @torch.no_grad()
 def collect(
     batch: PromptBatch,
@@ -124,18 +131,19 @@ def collect(
         micro_batch_tokens: tokens a forward pass, see `micro_batches`.
         turn: which time responses are sampled; each has draws of its own.
     """
-    clock = time.perf_counter()
+    device = batch.prompt_ids.device
+    clock = _now(device)
     answers = engine(policy, batch, sampling, turn)
-    seconds = {"sample": time.perf_counter() - clock}
+    seconds = {"sample": _now(device) - clock}
 
-    clock = time.perf_counter()
-    scores = rewards.each(batch.rows, answers.texts, batch.prompt_ids.device)
+    clock = _now(device)
+    scores = rewards.each(batch.rows, answers.texts, device)
     total = rewards.total(scores)
-    seconds["score"] = time.perf_counter() - clock
+    seconds["score"] = _now(device) - clock
 
-    clock = time.perf_counter()
+    clock = _now(device)
     mask = answers.mask
-    logprobs, ref_logprobs, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
+    logprobs, ref_logprobs, values = (torch.zeros(mask.shape, device=device) for _ in range(3))
     known = engine.is_policy and policy.is_exact and answers.logprobs is not None
     if known:
         assert answers.logprobs is not None
@@ -160,7 +168,7 @@ def collect(
     if answers.logprobs is not None and not known:
         importance = (logprobs - answers.logprobs).masked_fill(~mask, 0.0).exp().clamp(max=IMPORTANCE_CAP)
     if passes:
-        seconds["forward"] = time.perf_counter() - clock
+        seconds["forward"] = _now(device) - clock
 
     return Rollout(
         prompt_ids=batch.prompt_ids,

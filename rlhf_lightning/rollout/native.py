@@ -3,13 +3,16 @@
 Every row in progress has a slot. All slots write their next key and value into the same column of the cache, so that a
 step writes one slice and attention reads one contiguous span; a mask hides what lies left of a row's first token. A
 prompt that comes in later is put right before the current column, as if it had been padded on the left.
+
+On a GPU the step is recorded once and replayed (`StepGraph`); it then reads all columns of the cache, so that its
+shapes stay the same.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +26,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models.generation import Completions, Sampling, draw, placed, truncations, uniforms
 from rlhf_lightning.models.policy import Policy
 from rlhf_lightning.models.sharding import is_sharded
+from rlhf_lightning.rollout.graphs import StepGraph, weights_cast_once
 from rlhf_lightning.rollout.merging import merged
 
 
@@ -108,6 +112,11 @@ def complete(policy: Policy, batch: PromptBatch, sampling: Sampling, turn: int, 
     )
 
 
+def recorded(device: torch.device) -> bool:
+    """Whether steps are recorded there, and replayed."""
+    return device.type == "cuda"
+
+
 class _Drawn:
     """What is collected: (b + 1, r) each, the last row taking what empty slots draw.
 
@@ -146,6 +155,7 @@ class SlotCache(Cache):
         source: which of the rows that go through the model each of those slots takes; None is one each.
         span: columns that it writes, as start and end.
         first: column from which attention reads; None where only what is written now is read (a prompt).
+        place: (1,) the column that a step writes, where a tensor tells it; attention then reads all columns.
     """
 
     is_compileable = False
@@ -159,6 +169,7 @@ class SlotCache(Cache):
         self.source: Tensor | None = None
         self.span = (0, 0)
         self.first: int | None = None
+        self.place: Tensor | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns before those that are written now."""
@@ -168,12 +179,19 @@ class SlotCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write a layer's keys and values, and give back all that the queries may look at."""
+        kind = key_states.device.type
+        if torch.is_autocast_enabled(kind):  # attention would cast all of the cache anew in each step
+            half = torch.get_autocast_dtype(kind)
+            key_states, value_states = key_states.to(half), value_states.to(half)
         if layer_idx == len(self.keys):
             _, heads, _, size = key_states.shape
             self.keys.append(key_states.new_zeros(self.size, heads, self.columns, size))
             self.values.append(value_states.new_zeros(self.size, heads, self.columns, value_states.shape[-1]))
         start, end = self.span
         keys, values = self.keys[layer_idx], self.values[layer_idx]
+        if self.place is not None:
+            keys, values = keys[: self.slots], values[: self.slots]
+            return keys.index_copy_(2, self.place, key_states), values.index_copy_(2, self.place, value_states)
         rows = self.slots if isinstance(self.slots, Tensor) else slice(self.slots)
         if self.source is not None:
             keys[rows, :, start:end], values[rows, :, start:end] = key_states[self.source], value_states[self.source]
@@ -221,7 +239,9 @@ class _Decoding:
         self.slots = min(slots, rows)
         longest = int(self.lengths.max())
         refills = rows > self.slots
-        self.cache = SlotCache(self.slots, longest + self.width * (2 if refills else 1))
+        columns = longest + self.width * (2 if refills else 1)
+        self.graph = StepGraph() if recorded(self.device) else None
+        self.cache = SlotCache(self.slots, -(-columns // 8) * 8 if self.graph else columns)  # of 8: attention's kernels
         self.column = longest
         self.row = torch.full((self.slots,), rows, device=self.device)
         """The row that each slot answers; the one after the last where it is empty."""
@@ -233,12 +253,15 @@ class _Decoding:
         """Positions that there can be; an empty slot stays below."""
         self.live: list[bool] = [False] * self.slots
         self.first = 0
+        self.place = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.over = torch.zeros(self.slots, dtype=torch.bool, device=self.device)
+        """The column of a step, and whose responses it ended, for steps in place."""
         parameters = inspect.signature(policy.inner.base_model.forward).parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # its name since transformers 5.2x
 
     def run(self) -> _Drawn:
         """Draw until every row has its response."""
-        with _evaluating(self.policy), merged(self.policy.model):
+        with _evaluating(self.policy), merged(self.policy.model), weights_cast_once(self.device.type):
             while self.waiting or any(self.live):
                 if self.waiting and self._room():
                     self._admit()
@@ -271,7 +294,7 @@ class _Decoding:
         self.cache.span, self.cache.first = (self.column - width, self.column), None
         hidden = self._forward(prompts.clamp(min=0), seen[:, None], (mask.cumsum(1) - 1).clamp(min=0))
         self.cache.source = None
-        self._draw(where, hidden[source, -1])
+        self._free(slots, self._draw(where, hidden[source, -1]))
         self._look()
 
     def _look(self) -> None:
@@ -292,11 +315,27 @@ class _Decoding:
             self._look()
         count = len(self.live)
         self.cache.slots, self.cache.span, self.cache.first = count, (self.column, self.column + 1), self.first
-        seen = self.seen[..., self.first : self.column + 1]
-        position = (self.column - self.start).clamp(max=self.most)
-        hidden = self._forward(self.last[:, None], seen, position[:, None])
+        if self.graph is not None:
+            self.place.fill_(self.column)
+            self.graph(self._step_in_place)
+            over = self.over
+        else:
+            seen = self.seen[..., self.first : self.column + 1]
+            position = (self.column - self.start).clamp(max=self.most)
+            hidden = self._forward(self.last[:, None], seen, position[:, None])
+            over = self._draw(torch.arange(count, device=self.device), hidden[:, -1])
         self.column += 1
-        self._draw(torch.arange(count, device=self.device), hidden[:, -1])
+        self._free(range(count), over)
+
+    def _step_in_place(self) -> None:
+        """A step without a shape or an address that changes from one to the next, and without a word to the host."""
+        columns = torch.arange(self.cache.columns, device=self.device)
+        seen = (columns >= self.start[:, None]) & (columns <= self.place)
+        position = (self.place - self.start).clamp(max=self.most)
+        self.cache.place = self.place
+        hidden = self._forward(self.last[:, None], seen[:, None, None], position[:, None])
+        self.cache.place = None
+        self.over.copy_(self._draw(torch.arange(len(self.live), device=self.device), hidden[:, -1]))
 
     def _forward(self, ids: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
         inner = self.policy.inner
@@ -312,8 +351,8 @@ class _Decoding:
         )
         return output.last_hidden_state
 
-    def _draw(self, slots: Tensor, hidden: Tensor) -> None:
-        """Draw a token for each of these slots from its last state, and free those whose response ends with it."""
+    def _draw(self, slots: Tensor, hidden: Tensor) -> Tensor:
+        """Draw a token for each of these slots from its last state; whose response ends with it."""
         policy, rows, at = self.policy, self.row[slots], self.at[slots]
         head: Any = policy.inner.get_output_embeddings()
         logits = head(hidden).float()
@@ -330,22 +369,29 @@ class _Decoding:
         self.drawn.put(rows, at, tokens, logprobs, values)
         self.last[slots] = tokens
         self.at[slots] = (at + 1).clamp(max=self.width - 1)
-        over = torch.isin(tokens, self.ends) | (at + 1 >= self.width)
-        ended = slots[over]
-        self.row[ended] = self.drawn.rows
-        for slot in ended.tolist():
-            self.live[slot] = False
+        over = (tokens[:, None] == self.ends).any(1) | (at + 1 >= self.width)
+        self.row[slots] = rows.masked_fill(over, self.drawn.rows)
+        return over
+
+    def _free(self, slots: Iterable[int], over: Tensor) -> None:
+        """Free those of the slots whose response is over."""
+        for slot, ended in zip(slots, over.tolist(), strict=True):
+            if ended:
+                self.live[slot] = False
 
     def _shrink(self) -> None:
-        """Give up slots that stay empty, once they are many enough to be worth the copying."""
+        """Give up slots that stay empty, once they are many enough to be worth the copying (or another graph)."""
         count = sum(self.live)
-        if not 0 < count <= 0.75 * len(self.live):
+        if not 0 < count <= (0.75 if self.graph is None else 0.5) * len(self.live):
             return
         kept = torch.tensor([i for i, live in enumerate(self.live) if live], device=self.device)
         self.cache.keep(kept, slice(self.first, self.column))
         self.row, self.at, self.last, self.start = (x[kept] for x in (self.row, self.at, self.last, self.start))
+        self.over = self.over[:count].clone()
         self.live = [True] * count
         self._look()
+        if self.graph is not None:
+            self.graph.forget()
 
 
 @contextmanager

@@ -39,6 +39,15 @@ class FSDP2Strategy(ModelParallelStrategy):
     def __init__(self) -> None:
         super().__init__(save_distributed_checkpoint=False)
 
+    def setup(self, trainer: L.Trainer) -> None:
+        """Prepare the modules, and have validation and test run without gradients, but not in torch's inference mode.
+
+        FSDP2 can't gather weights in it. Lightning leaves it out by itself for gloo, and so on CPUs, but not for NCCL.
+        """
+        for loop in (trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
+            loop.inference_mode = False
+        super().setup(trainer)
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole state of the model, on rank zero; without what is not trained, which no checkpoint holds."""
         assert self.lightning_module is not None

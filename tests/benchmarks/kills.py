@@ -1,6 +1,7 @@
 """Kill runs at random moments, resume them, and compare what comes out with runs that were never interrupted.
 
     python tests/benchmarks/kills.py --kills 100
+    python tests/benchmarks/kills.py --kills 10 --trainer trainer=gpu trainer.precision=32-true
 
 Each trial starts `rlhf-train` in a process of its own that is killed (SIGKILL: nothing is cleaned up) at a moment drawn
 at random, starts it again with ``resume=true``, perhaps kills it again, and at last lets it end. Then every weight,
@@ -44,7 +45,6 @@ SMALL = [
     "ppo.lr=1e-2",
     "ppo.trainer.val_check_interval=3",
     "logger=csv",
-    "trainer=cpu",
     "trainer.enable_progress_bar=false",
     "checkpoint.minutes=0",
 ]
@@ -195,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="part of the name of the places to try")
     parser.add_argument("--kind", help="part of the name of the models to try")
+    parser.add_argument("--trainer", nargs="+", default=["trainer=cpu"], help="options of the Trainer")
     options = parser.parse_args()
     import rlhf_lightning.pipeline  # noqa: F401  (imported once, before the processes are forked)
 
@@ -209,7 +210,7 @@ def main() -> int:
         while sum(c["kills"] for c in done.values()) < options.kills:
             # Five kinds and twelve places: every pair comes within sixty runs.
             kind, place = list(kinds)[number % len(kinds)], places[number % len(places)]
-            overrides = [*SMALL, *kinds[kind]]
+            overrides = [*SMALL, *options.trainer, *kinds[kind]]
             if kind not in expected:
                 whole = Path(temporary, kind.replace(",", "").replace(" ", "-"))
                 assert run(whole, overrides) == 0, whole.with_suffix(".log").read_text()[-3000:]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
+import threading
 import time
+import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 from console import BIN, SMALL, environment, metrics, ok, run, write_rows
 
@@ -96,6 +100,57 @@ def test_a_loop_that_is_killed_and_resumed_ends_as_one_that_was_not(looped: Path
     assert process.wait() == -signal.SIGKILL
     ok(run(tmp_path, "resume=run"))
     assert figures(tmp_path / "run") == figures(looped)
+
+
+def judge_all(link: str, stop: threading.Event) -> int:
+    """Enter by a one-time link, and prefer the longer of two answers until told to stop; how many were judged."""
+    address, token = link.split("/#token=")
+    judged = 0
+    with httpx.Client(base_url=address, timeout=60) as client:
+        me = client.post("/api/session", json={"token": token, "consent": None}).json()
+        headers = {"X-CSRF-Token": me["csrf"]}
+        while not stop.is_set():
+            try:
+                question = client.post("/api/next", json={"tab": "t", "queue": "judge"}, headers=headers).json()
+                if question["item"] is None:
+                    time.sleep(0.2)
+                    continue
+                texts = [candidate["text"] for candidate in question["item"]["candidates"]]
+                payload = {"kind": "pairwise", "outcome": "win", "winner": int(len(texts[1]) > len(texts[0]))}
+                body = {"id": uuid.uuid4().hex, "item": question["item"]["id"], "lease": question["lease"]["id"]}
+                body |= {"status": "submitted", "payload": payload, "reason": None, "timing": {}}
+                assert client.post("/api/judgements", json=body, headers=headers).status_code == 200
+                judged += 1
+            except httpx.TransportError:  # between two rounds nobody serves
+                time.sleep(0.2)
+    return judged
+
+
+def test_people_judge_on_the_page_while_the_loop_waits(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["loop.annotators=people", "loop.rounds=1", "loop.prompts=6", "loop.verdict=4", f"loop.port={port}"]
+    process = subprocess.Popen(
+        [str(BIN / "rlhf-train"), *LOOP, *options], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    stop, said, judges = threading.Event(), [], []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("annotator") and not judges:
+            judges.append(threading.Thread(target=judge_all, args=(line.split()[1], stop)))
+            judges[0].start()
+    stop.set()
+    assert process.wait() == 0, "".join(said)
+    judges[0].join()
+    judged = [json.loads(line) for line in (tmp_path / "run/round_1/judgements.jsonl").read_text().splitlines()]
+    assert len(judged) >= 2
+    assert {event["annotator"]["role"] for event in judged} == {"annotator"}
+    for event in judged:
+        chosen = event["candidates"][event["payload"]["winner"]]["text"]
+        assert len(chosen) == max(len(candidate["text"]) for candidate in event["candidates"])
+    assert metrics(tmp_path / "run")["status"] == "finished"
 
 
 @pytest.mark.parametrize(

@@ -155,27 +155,23 @@ def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
         for i in range(16)
         for a, b in ((0, 1), (0, 2), (1, 2))
     ]
-    thumbs = [{"prompt": f"q{i}", "completion": texts[i % 3], "label": i % 3 < 2} for i in range(24)]
+    thumbs = [{"prompt": f"q{i}", "completion": texts[i % 3], "label": i % 3 < 2, "weight": 2} for i in range(24)]
     files = {
         "preferences": write_rows(tmp_path / "p.jsonl", pairs),
         "unpaired": write_rows(tmp_path / "u.jsonl", thumbs),
     }
     names = ["+task.format.weight=weight", "+task.format.group=ranking", "reward.ranking=plackett_luce"]
     options = ["data=files", "stages=[reward]", *SMALL]
-    ok(run(tmp_path, *options, f"data.preferences={files['preferences']}", *names))
-    read = {"unpaired_accuracy", "unpaired_loss"}
-    assert not read & metrics(tmp_path / "run")["reward_model"].keys()
-    thumbs = [{**row, "weight": 2.0} for row in thumbs]
-    write_rows(tmp_path / "u.jsonl", thumbs)
     both = [f"data.{part}={path}" for part, path in files.items()]
     ok(run(tmp_path, *options, *both, *names))
+    read = {"unpaired_accuracy", "unpaired_loss"}
     assert metrics(tmp_path / "run")["reward_model"].keys() >= {"accuracy", *read}
     logged = columns(tmp_path / "run" / "reward")
     assert {"reward/ranking_loss", "reward/unpaired_loss", "reward/unpaired"} <= logged
     down = write_rows(tmp_path / "d.jsonl", [{**row, "label": False} for row in thumbs])
     said = ok(run(tmp_path, *options, f"data.unpaired={down}")).stdout
     assert metrics(tmp_path / "run")["reward_model"].keys() == read
-    assert "unpaired accuracy" in said
+    assert "Reward model: unpaired" in said
     noted = [json.loads(line)["path"] for line in (tmp_path / "models.jsonl").read_text().splitlines()]
     assert noted == [str(tmp_path / "run")] * 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 from helpers.tiny_models import spread_weights, write_model
 
 from rlhf_lightning.models import ModelSpec, Policy
+
+DEVICE = os.environ.get("RLHF_TEST_DEVICE", "cpu")
+"""Where policies and Trainers of the fixtures compute: ``cuda`` holds a GPU to what is tested on the CPU."""
 
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
@@ -41,18 +45,18 @@ def make_policy(model_dir: Callable[[str], Path]) -> Callable[..., Policy]:
         policy = Policy.load(spec, **{"max_prompt": 40, "max_completion": 8, "value_head": True, **options})
         if wild_head and policy.value_head is not None:
             spread_weights(policy.value_head, std=0.5, seed=3)
-        return policy
+        return policy.to(DEVICE)
 
     return make
 
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
-    """A silent Trainer on one CPU."""
+    """A silent Trainer on one device."""
 
     def make(**options: Any) -> L.Trainer:
         quiet = {
-            "accelerator": "cpu",
+            "accelerator": DEVICE,
             "devices": 1,
             "logger": False,
             "enable_checkpointing": False,

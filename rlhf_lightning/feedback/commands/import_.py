@@ -210,6 +210,6 @@ def _tell(counts: Counter[str], intos: Sequence[Import], bad: Sequence[UserError
             print(f"  {error}")
         if len(bad) > 10:
             print(f"  and {len(bad) - 10} more")
-    named = sorted({into.format for into in intos} - {"log"})
+    named = sorted({into.format for into in intos} - {"log", "hh"})
     if named and counts["new"]:
         print(f"people are known by salted ids of {', '.join(f'{name}:NAME' for name in named)}")

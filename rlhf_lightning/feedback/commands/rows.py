@@ -108,5 +108,5 @@ def train_line(files: dict[str, Path], columns: Sequence[str]) -> str:
     }
     words = ["rlhf-train", "data=files"]
     words += [f"{option}={files[name].absolute()}" for option, name in options.items() if name in files]
-    words += [f"task.format.{name}={name}" for name in columns]
+    words += [f"++task.format.{name}={name}" for name in columns]  # added where the task says nothing of it
     return shlex.join(words)

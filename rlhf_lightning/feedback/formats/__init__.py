@@ -57,7 +57,9 @@ def recognised(path: Path) -> str | None:
     values: dict[str, Any] = first.values
     if set(values) in ({"event"}, {"item"}, {"item", "project"}, {"item", "project", "open"}):
         return "log"
-    if set(values) == {"chosen", "rejected"} and all(str(v).startswith("\n\nHuman:") for v in values.values()):
+    if set(values) == {"chosen", "rejected"} and all(
+        str(v).startswith(("\n\nHuman:", "\n\nAssistant:")) for v in values.values()
+    ):
         return "hh"
     return next((name for name, marks in _MARKS if marks <= set(values)), None)
 

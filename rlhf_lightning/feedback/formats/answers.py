@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhf_lightning.data.files import did_you_mean, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Rating
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Ranking, Rating
 from rlhf_lightning.feedback.formats.common import Import, item_id, make_event, prompt_of, text_of
 
 PROMPTS = ("prompt", "instruction", "question", "input", "source", "document", "text")
@@ -254,6 +254,9 @@ def held(event: Event) -> Any:
     told = said.model_dump(exclude={"strength", "confidence"})
     for span in told.get("spans", ()):
         del span["severity"], span["note"]
+    if isinstance(said, Ranking):
+        levels = sorted({rank for rank in said.ranks if rank is not None})
+        told["ranks"] = [rank if rank is None else levels.index(rank) for rank in said.ranks]  # their order alone
     if isinstance(said, Rating):
         # An aspect in which nothing is rated has no answer.
         told["values"] = {a: v for a, v in told["values"].items() if any(x is not None for x in v)}

@@ -6,7 +6,7 @@ The columns are those of the set lmsys/chatbot_arena_conversations, which FastCh
 name) and ``tstamp`` (seconds since 1970). Others travel along as meta.
 
 What both conversations begin with is the prompt. Of several turns the first answer and all that follows it is the
-candidate, as a transcript, the way `split_transcripts` leaves it.
+candidate, as a transcript, the way `split_transcripts` leaves it. Aspects and reasons have no place in it.
 """
 
 from __future__ import annotations

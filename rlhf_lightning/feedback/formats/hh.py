@@ -1,7 +1,8 @@
 """``hh``: two transcripts a row, as in Anthropic's set of human preferences (https://github.com/anthropics/hh-rlhf).
 
 ``{"chosen": ..., "rejected": ...}``, each the turns ``\\n\\nHuman: ...`` and ``\\n\\nAssistant: ...``. They have a
-beginning in common, which is the prompt. The format says neither who judged nor when.
+beginning in common, which is the prompt. The format says neither who judged nor when, and nothing
+of an aspect or a reason.
 """
 
 from __future__ import annotations

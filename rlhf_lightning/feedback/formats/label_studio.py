@@ -2,11 +2,11 @@
 
 https://labelstud.io/guide/task_format documents ``data``, ``annotations`` (``id``, ``completed_by``, ``was_cancelled``,
 ``created_at``, ``updated_at``, ``lead_time`` in seconds) and their ``result`` (``from_name``, ``to_name``, ``type``,
-``value``); the pages of the tags Pairwise, Ranker, Rating, TextArea, Labels and Choices (https://labelstud.io/tags/) say
-what each of them writes. An export does not hold the project's configuration, so ``to_name`` must be the name of a
+``value``); the pages of the tags Pairwise, Ranker, Rating, TextArea, Labels and Choices (https://labelstud.io/tags/)
+say what each of them writes. An export does not hold the project's configuration, so ``to_name`` must be the name of a
 field of the data, or the fields be named by ``--candidate``.
 
-- ``pairwise`` ``{selected: left | right}``: a win; ``choices`` tie or both_bad named ``outcome`` are the other outcomes.
+- ``pairwise`` ``{selected: left | right}``: a win; ``choices`` tie and both_bad, named ``outcome``, are the others.
 - ``ranker``: a ranking from best to worst; buckets have no order, and are refused.
 - ``rating``: from 1 to 5, or to the data's ``max_rating``; the aspect is ``from_name`` without the field's name.
 - ``textarea``: a correction of its field; a rationale where it is named so, or is of no candidate.

@@ -265,7 +265,8 @@ def _unfit(event: Event) -> str | None:
 
 def _line(cells: Iterable[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([_cell(cell) for cell in cells])
+    # The line end of RFC 4180 also makes the writer put a cell with a carriage return in quotes.
+    csv.writer(line, lineterminator="\r\n").writerow([_cell(cell) for cell in cells])
     return line.getvalue()
 
 

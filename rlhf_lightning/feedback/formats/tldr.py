@@ -4,7 +4,7 @@ The README of https://github.com/openai/summarize-from-feedback documents the JS
 ``title``, ``subreddit``; ``article`` and ``site`` for news), ``summaries`` (two of ``text``, ``policy``, ``note``),
 ``choice`` (0 or 1), ``worker``, ``batch``, ``split`` and ``extra.confidence`` (a number whose scale it does not define:
 kept as it is, among the meta). The prompt is the query of the paper's appendix (subreddit, title, post). There are no
-times.
+times, aspects or reasons.
 """
 
 from __future__ import annotations

@@ -2,8 +2,12 @@
 
 The forms are those of TRL's page "Dataset formats and types" (https://huggingface.co/docs/trl/dataset_formats):
 standard (texts) and conversational (lists of messages), with an explicit or an implicit prompt. Three further columns
-are read where they are there and are written: ``annotator``, ``time`` (ISO 8601) and, in ``sft``, ``original``, the text
-that a person has corrected. All other columns travel along as meta.
+are read where they are there and are written: ``annotator``, ``time`` (ISO 8601) and, in ``sft``, ``original``, the
+text that a person has corrected. All other columns travel along as meta. What a judgement says beside its choice
+(aspect, strength, confidence, rationale) has no place in them.
+
+What is written here is what people said, a row a win, thumb or correction, so that it is read again as it was; rows to
+train on, by the rules for ties, ranks, ratings and several people, are made by ``rlhf-feedback rows``.
 
 A row of ``sft`` is read as a correction. Its ``completion`` is what a person would have, and without an ``original`` it
 is the candidate too: a demonstration is a text that was corrected in nothing, which gives an SFT row and no pair.
@@ -169,8 +173,8 @@ def _implicit(place: str, better: str, worse: str) -> tuple[str, str, str]:
         end -= 1
     if not end:
         raise UserError(
-            f"{place}: there is no field 'prompt', and 'chosen' and 'rejected' have no beginning in common that could be "
-            "it"
+            f"{place}: there is no field 'prompt', and 'chosen' and 'rejected' have no beginning in common that "
+            "could be it"
         )
     return better[:end], better[end:], worse[end:]
 

@@ -80,13 +80,16 @@ class Dashboard:
             }
 
     def _update(self, connection: Connection) -> None:
-        mine = events.c.project == self.project.name
-        count, newest = connection.execute(
-            sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(events.c.seq), -1)).where(mine)
-        ).one()
-        if newest < self._newest or (newest == self._newest and count != len(self._log)):
-            self._log, self._newest = {}, -1  # events were erased
-        new = sa.select(events.c.seq, events.c.body).where(mine, events.c.seq > self._newest).order_by(events.c.seq)
+        count = sa.select(sa.func.count()).where(events.c.project == self.project.name)
+        stored = connection.scalar(count) or 0
+        self._read_on(connection)
+        if len(self._log) > stored:  # events were erased since
+            self._log, self._newest = {}, -1
+            self._read_on(connection)
+
+    def _read_on(self, connection: Connection) -> None:
+        mine = sa.and_(events.c.project == self.project.name, events.c.seq > self._newest)
+        new = sa.select(events.c.seq, events.c.body).where(mine).order_by(events.c.seq)
         for seq, body in connection.execute(new).tuples():
             event = Event.from_json(body)
             self._log[event.id] = _entry(event)

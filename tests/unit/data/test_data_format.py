@@ -309,3 +309,12 @@ def test_format_preferences_with_a_prompt_are_no_demonstrations():
     """What is imitated there has to be said: data.columns={completion: chosen}."""
     with pytest.raises(UserError, match="there is no column"):
         FORMAT.sft_row(record(prompt="Hi?", chosen="Yes", rejected="No"))
+
+
+def test_a_completion_beside_a_prompt_of_its_own_is_the_demonstration():
+    """A row that brings the task's columns along, as rows of people's corrections do."""
+    form = RowFormat("{source} =", completion="reference")
+    values = {"prompt": "Hallo =", "completion": "Hello", "source": "Hallo", "reference": "Hi"}
+    assert form.sft_row(Record("x", values)).completion == "Hello"
+    del values["prompt"]
+    assert form.sft_row(Record("x", values)).completion == "Hi"

@@ -51,9 +51,10 @@ def askeds(
     return {**asked, "meta": draw(metas)} if meta else asked
 
 
-def candidates(text: st.SearchStrategy[str], count: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+def candidates(text: st.SearchStrategy[str], count: int, lean: bool = False) -> st.SearchStrategy[list[dict[str, Any]]]:
     """So many completions."""
-    one = st.fixed_dictionaries({"text": text, "model": optional(plain_words), "settings": metas})
+    settings = st.just({}) if lean else metas
+    one = st.fixed_dictionaries({"text": text, "model": optional(plain_words), "settings": settings})
     return st.lists(one, min_size=count, max_size=count)
 
 
@@ -125,12 +126,13 @@ def events(
         draw: hypothesis' own.
         kinds: of these kinds.
         text: what all its texts are drawn from.
-        submitted: only judgements that hold; else drafts, skips, retracted and erased ones too.
+        submitted: only judgements that hold, with what other tools know too; else drafts, skips, retracted and erased
+            ones, and every field.
         chat: prompts may be chats.
     """
     kind = draw(st.sampled_from(kinds))
     least, most = COUNTS.get(kind, (1, 3))
-    shown = draw(candidates(text, draw(st.integers(least, most))))
+    shown = draw(candidates(text, draw(st.integers(least, most)), submitted))
     said = draw(payloads(kind, [c["text"] for c in shown], text))
     told: dict[str, Any] = {
         "id": draw(ids),
@@ -139,31 +141,26 @@ def events(
         "task": draw(optional(plain_words)),
         "item": draw(ids),
         "kind": kind,
-        "asked": draw(askeds(text, chat=chat)),
+        "asked": draw(askeds(text, meta=not submitted, chat=chat)),
         "candidates": shown,
-        "shown": {
-            "order": draw(st.just([]) | st.permutations(range(len(shown)))),
-            "blind": draw(st.booleans()),
-            "seed": draw(optional(st.integers(0, 2**40))),
-            "interface": draw(optional(texts)),
-            "guideline": draw(optional(texts)),
-            "strategy": draw(st.sampled_from(["given", "random", "margin"])),
-            "probability": draw(st.floats(0, 1, exclude_min=True)),
-        },
+        "shown": {"order": draw(st.just([]) | st.permutations(range(len(shown)))), "blind": draw(st.booleans())},
         "annotator": {
             "id": draw(ids),
             "role": draw(st.sampled_from(["annotator", "adjudicator", "user", "simulated"])),
         },
-        "timing": {
-            "shown": draw(optional(moments)),
-            "first_action": draw(optional(moments)),
-            "submitted": draw(optional(moments)),
-            "active_ms": draw(optional(st.integers(0, 10**9))),
-        },
+        "timing": {"submitted": draw(optional(moments)), "active_ms": draw(optional(st.integers(0, 10**9)))},
         "status": "submitted" if submitted else draw(st.sampled_from(["submitted", "draft", "skipped", "retracted"])),
         "payload": said,
     }
     if not submitted:
+        told["timing"].update(shown=draw(optional(moments)), first_action=draw(optional(moments)))
+        told["shown"].update(
+            seed=draw(optional(st.integers(0, 2**40))),
+            interface=draw(optional(texts)),
+            guideline=draw(optional(texts)),
+            strategy=draw(st.sampled_from(["given", "random", "margin"])),
+            probability=draw(st.floats(0, 1, exclude_min=True)),
+        )
         told["reason"] = draw(optional(texts))
         told["supersedes"] = draw(st.none() | ids.filter(lambda name: name != told["id"]))
         told["repeats"], told["consent"] = draw(optional(ids)), draw(optional(texts))
@@ -177,7 +174,7 @@ def events(
     return Event.model_validate(told)
 
 
-def logs(strategy: st.SearchStrategy[Event], size: int = 5) -> st.SearchStrategy[list[Event]]:
+def logs(strategy: st.SearchStrategy[Event], size: int = 3) -> st.SearchStrategy[list[Event]]:
     """Several events with ids of their own."""
     return st.lists(strategy, min_size=1, max_size=size, unique_by=lambda event: event.id)
 
@@ -185,7 +182,7 @@ def logs(strategy: st.SearchStrategy[Event], size: int = 5) -> st.SearchStrategy
 @st.composite
 def items(draw: st.DrawFn) -> Item:
     """Any question of a kind that takes two candidates."""
-    kind = draw(st.sampled_from(["pairwise", "ranking", "rating", "thumbs", "label"]))
+    kind = draw(st.sampled_from(["pairwise", "ranking", "rating", "thumbs"]))
     shown = draw(candidates(texts, 2))
     return Item.model_validate(
         {
@@ -198,7 +195,7 @@ def items(draw: st.DrawFn) -> Item:
             "labels": ["a", "b", *draw(st.lists(texts, max_size=2))],
             "expected": draw(st.none() | payloads(kind, [c["text"] for c in shown])),
             "repeats": draw(optional(ids)),
-            "probability": draw(st.floats(0, 1)),
+            "probability": draw(st.floats(0, 1, exclude_min=True)),
             "raters": draw(optional(st.integers(1, 9))),
             "priority": draw(st.floats(-1e6, 1e6)),
         }

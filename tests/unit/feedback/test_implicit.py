@@ -95,6 +95,21 @@ def test_times_of_two_visits_add_up_and_units_are_not_mixed():
     )
 
 
+def test_answers_that_were_not_shown_at_once_are_not_compared_by_time_or_clicks():
+    apart = [sign(signal, 0, [text], value=i) for i, text in enumerate(TEXTS, 1) for signal in ("dwell", "click")]
+    assert found(apart[:3]) == []
+    assert found([sign("copy", 0, ["a"]), sign("impression", 0, ["a"]), sign("impression", 0, ["b"])]) == [
+        ("copy", "a", "b", 1)
+    ]
+
+
+def test_times_of_an_answer_that_is_shown_again_are_compared_page_by_page():
+    texts = {"one": ["a", "b"], "two": ["a", "c"]}
+    spent = {"one": (30, 40), "two": (30, 50)}
+    events = [sign("dwell", i, texts[k], item=k, value=spent[k][i], unit="ms") for k in texts for i in (0, 1)]
+    assert [lean[:3] for lean in found(events)] == [("dwell", "b", "a"), ("dwell", "c", "a")]
+
+
 def test_a_lower_bound_that_is_the_smaller_one_says_nothing():
     def times(first, second, **cut):
         return [
@@ -138,7 +153,7 @@ def test_rows_are_weak_and_marked():
 def test_the_probability_is_what_was_measured():
     (row,) = rows([*overlap(60, 20), sign("copy", 0, TEXTS)])
     assert row.probability == pytest.approx((60 + 12) / (80 + 20))
-    (row,) = rows([*overlap(2000, 0), sign("copy", 0, TEXTS)])
+    (row,) = rows([*overlap(200, 0), sign("copy", 0, TEXTS)])
     assert row.probability == 0.9, "never certain"
     assert "a sign no better than chance" in reasons([*overlap(20, 40), sign("copy", 0, TEXTS)])
 

@@ -43,6 +43,7 @@ def task_format(task, **changes):
 
 
 def test_preferences_read_back_are_equal(tmp_path):
+    # A margin is written where there is a strength, which none of these has.
     events = [
         win(0, (" a\n", '"b"\ud83d\ude00'.encode("utf-16", "surrogatepass").decode("utf-16")), prompt="Näh\n{x}?"),
         win(1, prompt=CHAT, asked={"document": "d", "meta": {"other": [1, None]}}),
@@ -54,14 +55,12 @@ def test_preferences_read_back_are_equal(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
     columns = optional_columns(rows)
     assert columns == ["weight", "probability", "group"]
+    form, own = RowFormat("{prompt}", **{name: name for name in columns}), ("prompt", "chosen", "rejected", *columns)
     made = []
     for record in read_records(files["preferences"]):
-        row = RowFormat("{prompt}").preference_row(record)
-        values = record.values
-        assert list(values)[:3] == ["prompt", "chosen", "rejected"]
-        meta = {k: v for k, v in values.items() if k not in ("prompt", "chosen", "rejected", *columns)}
-        more = {name: values[name] for name in columns}
-        made.append(replace(row, meta=meta, **more))
+        assert tuple(record.values)[:6] == own
+        meta = {name: value for name, value in record.values.items() if name not in own}
+        made.append(replace(form.preference_row(record), meta=meta))
     assert made == rows.preferences
 
 
@@ -89,7 +88,7 @@ def test_rows_fit_the_task_that_they_were_asked_for(tmp_path, task):
     """A row brings the task's columns, of which the template makes the prompt that people were shown."""
     columns, form = TASKS[task], task_format(task)
     prompt = form.prompt.format(**columns)
-    bad, fixed = ("tech", "sports") if task == "classification" else ("bad", "better")  # its labels are a closed set
+    bad, fixed = "bad", "sports" if task == "classification" else "better"  # what is imitated is of its closed set
     asked = {"document": "doc 7", "meta": columns}
     events = [
         win(0, ("good", bad), prompt=prompt, asked=asked),
@@ -104,6 +103,8 @@ def test_rows_fit_the_task_that_they_were_asked_for(tmp_path, task):
         train=files["sft"],
         test=files["sft"],
         validation=files["sft"],
+        unpaired=files["unpaired"],
+        unpaired_test=files["unpaired"],
     )
     assert [(r.prompt.text, r.chosen, r.rejected) for r in data.preferences] == [
         (prompt, "good", bad),
@@ -112,9 +113,7 @@ def test_rows_fit_the_task_that_they_were_asked_for(tmp_path, task):
     assert data.preferences[0].prompt.cut is not None, "the task may shorten what it shortens"
     assert [(r.prompt.text, r.completion) for r in data.train] == [(prompt, fixed)]
     assert all(data.preferences[0].meta[name] == value for name, value in columns.items())
-    (record,) = read_records(files["unpaired"])
-    row = form.unpaired_row(record)
-    assert (row.prompt.text, row.label) == (prompt, False)
+    assert [(r.prompt.text, r.completion, r.label) for r in data.unpaired] == [(prompt, bad, False)]
 
 
 def test_whole_or_not_at_all(tmp_path):
@@ -182,7 +181,7 @@ def test_the_command_writes_rows_and_says_what_became_of_which(store, tmp_path, 
     assert ["1", "replaced"] in lines
     assert f"data.preferences={out}/preferences.jsonl data.preferences_test={out}/preferences_test.jsonl" in told
     assert f"data.train={out}/sft.jsonl" in told
-    assert "task.format.weight=weight task.format.probability=probability" in told
+    assert "++task.format.weight=weight ++task.format.probability=probability" in told
     sides = [
         {json.loads(line)["document_id"] for line in path.read_text().splitlines() if "document_id" in line}
         for path in (out / "preferences.jsonl", out / "preferences_test.jsonl")

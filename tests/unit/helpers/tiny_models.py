@@ -115,7 +115,7 @@ def rows(prompts: Sequence[str] = PROMPTS) -> list[PromptRow]:
 
 def batch_of(policy: Policy, prompts: Sequence[str] = PROMPTS) -> PromptBatch:
     """The batch that a data module would make of prompts."""
-    return prompt_batch(list(enumerate(rows(prompts))), policy.codec)
+    return prompt_batch(list(enumerate(rows(prompts))), policy.codec).to(policy.device)
 
 
 def demonstrations() -> list[SFTRow]:
@@ -133,7 +133,7 @@ def preferences() -> list[PreferenceRow]:
 
 def with_noise_in_padding(ids: Tensor, mask: Tensor, vocab: int, seed: int = 7) -> Tensor:
     """The same ids with random ones where the mask is false."""
-    noise = torch.randint(0, vocab, ids.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randint(0, vocab, ids.shape, generator=torch.Generator().manual_seed(seed)).to(ids.device)
     return torch.where(mask, ids, noise)
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
-from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.items import Item, unanswered
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store
-from rlhf_lightning.loop.judging import ask_file, ask_simulated, hidden_scores, missing, project_of
+from rlhf_lightning.loop.judging import ask_file, ask_simulated, hidden_scores, project_of
 
 JUDGE = "rlhf_lightning.tasks.qa.gold.score"
 
@@ -34,13 +34,13 @@ def said(about: Item, annotator: str, **more) -> Event:
 def test_a_question_is_answered_when_enough_different_people_have_judged_or_skipped_it():
     one = item(0)
     first = said(one, "a")
-    assert missing([one], [], 1) == [one]
-    assert missing([one], [first], 1) == []
-    assert missing([one], [first, said(one, "a", id="again")], 2) == [one]
-    assert missing([one], [first, said(one, "b", status="skipped", payload=None)], 2) == []
-    assert missing([one], [said(one, "a", status="draft")], 1) == [one]
+    assert unanswered([one], [], 1) == [one]
+    assert unanswered([one], [first], 1) == []
+    assert unanswered([one], [first, said(one, "a", id="again")], 2) == [one]
+    assert unanswered([one], [first, said(one, "b", status="skipped", payload=None)], 2) == []
+    assert unanswered([one], [said(one, "a", status="draft")], 1) == [one]
     taken_back = said(one, "a", status="retracted", payload=None, supersedes=first.id)
-    assert missing([one], [first, taken_back], 1) == [one]
+    assert unanswered([one], [first, taken_back], 1) == [one]
 
 
 def test_the_hidden_judge_sees_columns_and_references():
@@ -52,7 +52,7 @@ def test_simulated_people_share_the_questions_and_are_right_without_noise(tmp_pa
     with Store(tmp_path / "s.db") as store:
         ask_simulated(store, "loop", items, Simulated(noise=[0.0, 0.0, 0.0]), 2, JUDGE, 0)
         events = list(store.events("loop"))
-        assert missing(items, events, 2) == []
+        assert unanswered(items, events, 2) == []
     assert len(events) == 60
     assert all(event.payload.winner == 1 for event in events)  # type: ignore[union-attr]
     assert len({event.annotator.id for event in events}) == 3

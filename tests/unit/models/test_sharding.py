@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from helpers.tiny_models import (
@@ -28,6 +29,7 @@ from rlhf_lightning.data.micro_batches import TOKENS
 from rlhf_lightning.data.rows import Prompt, SFTRow
 from rlhf_lightning.models import Classifier, LoraSpec, ModelSpec, Policy, Reference, RewardModel, Sampling
 from rlhf_lightning.models.sharding import is_sharded, part_of, whole_tensor, writable
+from rlhf_lightning.stages import FSDP2Strategy
 
 
 @pytest.fixture
@@ -156,3 +158,12 @@ def test_texts_are_scored_in_groups_all_the_same(model_dir, mesh, monkeypatch) -
     )
     torch.testing.assert_close(scorer.score(*texts), expected, atol=1e-5, rtol=1e-4)
     assert passes == [1] * len(COMPLETIONS)
+
+
+def test_no_inference_mode(monkeypatch) -> None:
+    """FSDP2 can't gather weights in it; on a CPU it doesn't show, as Lightning leaves it out for gloo."""
+    monkeypatch.setattr(FSDP2Strategy.__mro__[1], "setup", lambda self, trainer: None)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert trainer.test_loop.inference_mode
+    FSDP2Strategy().setup(trainer)
+    assert not any(loop.inference_mode for loop in (trainer.validate_loop, trainer.test_loop, trainer.predict_loop))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.models import LoraSpec, Policy, Sampling
 from rlhf_lightning.rollout import GenerateEngine, NativeEngine
 from rlhf_lightning.rollout import native as module
+from rlhf_lightning.rollout.graphs import StepGraph
 
 HOW = [
     Sampling(temperature=0.7, seed=2),
@@ -63,11 +66,11 @@ def test_draws_follow_the_distribution(make_policy) -> None:
     """Checklist 13: 4,000 first tokens to one prompt against the forward's probabilities, by a chi-square test."""
     policy = make_policy()
     row = rows()[1]
-    batch = prompt_batch([(i, row) for i in range(4000)], policy.codec)
-    first = NativeEngine(64)(policy, batch, Sampling(temperature=1.0, seed=9)).ids[:, 0]
+    batch = prompt_batch([(i, row) for i in range(4000)], policy.codec).to(policy.device)
+    first = NativeEngine(64)(policy, batch, Sampling(temperature=1.0, seed=9)).ids[:, 0].cpu()
     one = batch.prompt_ids[:1], batch.prompt_mask[:1]
     with torch.no_grad():
-        logits = policy(*one, torch.tensor([[5]]), torch.tensor([[True]])).logits[0, 0]
+        logits = policy(*one, one[0][:, :1], one[1][:, -1:]).logits[0, 0].cpu()
     expected = 4000 * logits.double().softmax(0)
     often = expected >= 5
     counts = torch.bincount(first, minlength=len(expected)).double()
@@ -105,7 +108,8 @@ def test_takes_new_weights_at_once(make_policy) -> None:
         before = answers.texts
         with torch.no_grad():
             for parameter in policy.model.parameters():
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                parameter.add_(0.3 * noise.to(parameter))
 
 
 def test_with_an_adapter(make_policy) -> None:
@@ -114,7 +118,8 @@ def test_with_an_adapter(make_policy) -> None:
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(2))
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+                parameter.copy_(0.5 * noise)
     batch = batch_of(policy)
     assert NativeEngine(2)(policy, batch, HOW[0]).texts == policy.complete(batch, HOW[0]).texts
     assert policy.complete(batch, HOW[0]).texts != make_policy().complete(batch, HOW[0]).texts
@@ -185,3 +190,82 @@ def test_columns_are_used_again(make_policy, monkeypatch) -> None:
 def test_no_slots() -> None:
     with pytest.raises(UserError, match=r"rollout\.slots"):
         NativeEngine(0)
+
+
+@pytest.mark.parametrize("how", HOW, ids=["sampled", "greedy", "top_k", "top_p"])
+@pytest.mark.parametrize("slots", [1, 3, 64])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_steps_in_place_draw_the_same(kind: str, slots: int, how: Sampling, make_policy, monkeypatch) -> None:
+    """What a GPU records, done here without a recording: the same answers, and what a forward says of them."""
+    monkeypatch.setattr(module, "recorded", lambda device: True)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    policy, steps = make_policy(kind, wild_head=True), []
+    original = module._Decoding._step_in_place
+    monkeypatch.setattr(module._Decoding, "_step_in_place", lambda self: (steps.append(1), original(self))[1])
+    batch = batch_of(policy, [row.prompt.text for row in rows()] * 5)
+    ours, theirs = NativeEngine(slots)(policy, batch, how, 3), GenerateEngine()(policy, batch, how, 3)
+    assert len(steps) > 7
+    assert torch.equal(ours.ids, theirs.ids)
+    assert ours.texts == theirs.texts
+    if ours.logprobs is not None:
+        inputs = (batch.prompt_ids, batch.prompt_mask, ours.ids, ours.mask)
+        with torch.no_grad():
+            said = policy.token_outputs(*inputs, how.temperature, with_values=True)
+        torch.testing.assert_close(ours.logprobs, said.logprobs, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.values, said.values, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_cache_is_freed_at_once(in_place: bool, make_policy, monkeypatch) -> None:
+    """Nothing refers to itself in a circle: gigabytes on a GPU would wait for the garbage collector."""
+    monkeypatch.setattr(module, "recorded", lambda device: in_place)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    made, original = [], module.SlotCache.__init__
+
+    def noted(self, *args) -> None:
+        original(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(module.SlotCache, "__init__", noted)
+    policy = make_policy()
+    gc.collect()
+    gc.disable()
+    try:
+        NativeEngine(2)(policy, batch_of(policy), HOW[0])
+        assert made
+        assert not any(cache() for cache in made)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_mixed_precision_caches_halves_and_draws_the_same(in_place: bool, make_policy, monkeypatch) -> None:
+    """Attention casts keys and values anyway: a cache of them cast beforehand gives the same bits."""
+    monkeypatch.setattr(module, "recorded", lambda device: in_place)
+    monkeypatch.setattr(StepGraph, "possible", False)
+    policy, kinds = make_policy(wild_head=True), []
+    original = module.SlotCache.update
+
+    def noted(self, keys, *args, **kwargs):
+        out = original(self, keys, *args, **kwargs)
+        kinds.append((keys.dtype, self.keys[0].dtype))
+        return out
+
+    monkeypatch.setattr(module.SlotCache, "update", noted)
+    batch = batch_of(policy, [row.prompt.text for row in rows()] * 5)
+    assert policy.has_plain_head
+    NativeEngine(3)(policy, batch, HOW[0])  # what is tried at first is behind us
+    kinds.clear()
+
+    def answers() -> tuple:
+        with torch.autocast(policy.device.type, torch.bfloat16, cache_enabled=False):
+            return NativeEngine(3)(policy, batch, HOW[0])
+
+    halves = answers()
+    assert {held for _, held in kinds} == {torch.bfloat16}
+    monkeypatch.setattr(module.torch, "is_autocast_enabled", lambda *args: False)
+    kinds.clear()
+    plain = answers()
+    assert {held for _, held in kinds} == {given for given, _ in kinds}
+    assert torch.equal(halves.ids, plain.ids)
+    assert torch.equal(halves.logprobs, plain.logprobs)

@@ -61,7 +61,7 @@ def test_rollout_is_what_a_forward_says(kind: str, engine, make_policy) -> None:
         assert (tensor[~mask] == 0).all()
         assert not tensor.requires_grad
     torch.testing.assert_close(rollout.scores, rollout.rewards["length"] + 0.5)
-    ends = torch.isin(rollout.response_ids, torch.tensor(policy.eos_ids)) & mask
+    ends = torch.isin(rollout.response_ids, torch.tensor(policy.eos_ids, device=policy.device)) & mask
     assert torch.equal(ends.any(1), rollout.ended)
     assert (ends.sum(1) <= 1).all(), "one end at most, in the last position"
     assert len(rollout) == len(rollout.texts) == 4
@@ -128,5 +128,5 @@ def test_what_another_engine_says_is_corrected(off: float, weight: float, make_p
     mask = rollout.response_mask
     torch.testing.assert_close(rollout.logprobs, own.logprobs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(rollout.values, own.values, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(rollout.importance[mask], torch.full((int(mask.sum()),), weight), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollout.importance[mask], torch.full_like(own.logprobs[mask], weight), atol=1e-4, rtol=0)
     assert (rollout.importance[~mask] == 1).all()

@@ -106,7 +106,7 @@ def test_it_answers_with_the_policys_weights(rank: int, vllm, make_policy) -> No
         with torch.no_grad():
             for parameter in policy.model.parameters():
                 if parameter.requires_grad:
-                    parameter.add_(0.3 * torch.randn(parameter.shape))
+                    parameter.add_(0.3 * torch.randn(parameter.shape).to(parameter))
     assert len(set(texts)) == 3
     assert len(LLM.made) == 1
     assert LLM.made[0].resets == 2, "what it had cached was computed with other weights"

@@ -73,8 +73,9 @@ def test_a_constant_reward_improves_nothing(make_policy, make_trainer) -> None:
 def test_a_constant_reward_moves_nothing(make_policy, make_trainer) -> None:
     """Checklist 30: the critic starts at the constant, so without KL all advantages are 0 and no weight moves."""
     policy = make_policy("llama")
-    before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
+    before = {name: weight.detach().cpu().clone() for name, weight in policy.named_parameters()}
     run(policy, ConstantReward(1.0), make_trainer, updates=3, kl_coef=0.0)
+    policy.cpu()
     for name, weight in policy.named_parameters():
         expected = before[name] + (1.0 if name == "value_head.bias" else 0.0)
         torch.testing.assert_close(weight.detach(), expected, atol=1e-6, rtol=0)

@@ -26,13 +26,26 @@ def test_bf16_mixed(stage: str, kind: str, make_policy, make_trainer, model_dir,
     else:
         module = PPOModule(policy, {"length": length_reward}, epochs=2, lr=1e-2)
         data = PromptDataModule(rows(), [], policy.codec, 4)
-    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    before = {name: weight.detach().cpu().clone() for name, weight in module.named_parameters()}
     trainer = make_trainer(max_epochs=2, precision="bf16-mixed", limit_val_batches=0)
     trainer.fit(module, datamodule=data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "distinct" not in name}
     assert all(math.isfinite(value) for value in logged.values()), logged
     assert logged[f"{stage}/bad_steps"] == 0
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in module.parameters())
-    assert any(not torch.equal(weight, before[name]) for name, weight in module.named_parameters())
+    assert any(not torch.equal(weight.cpu(), before[name]) for name, weight in module.named_parameters())
     if stage == "ppo":
         assert logged["ppo/logprob_gap"] < 0.1
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+@pytest.mark.parametrize(("precision", "most"), [("32-true", 2e-5), ("bf16-mixed", 0.05)])
+def test_the_ratio_starts_at_1(precision: str, most: float, minibatches: int, make_policy, make_trainer) -> None:
+    """What the first update says of the tokens is what was said as they were drawn, but for rounding."""
+    policy = make_policy("llama", wild_head=True)
+    module = PPOModule(policy, {"length": length_reward}, minibatches=minibatches, epochs=1, lr=0.0)
+    trainer = make_trainer(max_epochs=1, precision=precision, limit_val_batches=0)
+    trainer.fit(module, datamodule=PromptDataModule(rows() * 8, [], policy.codec, 16))
+    logged = {name.removeprefix("ppo/"): float(value) for name, value in trainer.callback_metrics.items()}
+    assert logged["logprob_gap"] < most
+    assert abs(logged["ratio"] - 1) < most

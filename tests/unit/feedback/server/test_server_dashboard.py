@@ -99,6 +99,11 @@ def test_what_was_erased_is_not_counted_any_more(make_server: Make) -> None:
         connection.execute(sa.delete(events).where(events.c.id == first))
     assert owner.get("dashboard").json()["judgements"]["submitted"] == 1
     user.prefer("good")
+    second = server.log()[0].id
+    with server.store.writing() as connection:
+        connection.execute(sa.delete(events).where(events.c.id == second))
+    assert owner.get("dashboard").json()["judgements"]["submitted"] == 1
+    user.prefer("good")
     assert owner.get("dashboard").json()["judgements"]["submitted"] == 2
 
 

@@ -1,0 +1,173 @@
+"""`rlhf-feedback import`: once, whole or not at all, and people without names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_lightning.feedback.cli import main
+from rlhf_lightning.feedback.commands.export import export
+from rlhf_lightning.feedback.commands.import_ import import_files
+from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.formats.common import Import
+from rlhf_lightning.feedback.salt import pseudonym, salt_of
+from rlhf_lightning.feedback.store import Store
+
+GOOD = '{"prompt": "Snow is", "chosen": " white.", "rejected": " black.", "annotator": "Zoë"}\n'
+BAD = '{"prompt": "Snow is", "chosen": 3, "rejected": " black."}\n'
+
+
+@pytest.fixture
+def place(tmp_path) -> str:
+    return str(tmp_path / "a.db")
+
+
+def stored(place: str) -> list:
+    with Store(place) as store:
+        return list(store.events())
+
+
+def test_a_file_is_recognised_and_stored_once(tmp_path, place, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + GOOD)
+    for told in ("imported 2 events", "imported 0 events; 2 were stored before"):
+        assert main(["import", "--store", place, str(path)]) == 0
+        assert told in capsys.readouterr().out
+    path.write_text(GOOD + GOOD + GOOD.replace("black", "green"))
+    assert main(["import", "--store", place, str(path)]) == 0
+    assert "imported 1 events; 2 were stored before" in capsys.readouterr().out
+    assert len({event.id for event in stored(place)}) == 3
+
+
+def test_names_are_salted_by_the_store(tmp_path, place):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD)
+    main(["import", "--store", place, str(path)])
+    with Store(place) as store:
+        assert [e.annotator.id for e in store.events()] == [pseudonym(salt_of(store), "preference:Zoë")]
+    assert "Zoë".encode() not in Path(place).read_bytes()
+
+
+def test_a_bad_row_stops_before_anything_is_stored_or_is_left_out(tmp_path, place, capsys):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(GOOD)
+    two.write_text(GOOD.replace("black", "green") + BAD)
+    assert main(["import", "--store", place, str(one), str(two)]) == 2
+    assert "two.jsonl, line 2: the field 'chosen' must be a text" in capsys.readouterr().err
+    assert stored(place) == []
+    assert main(["import", "--store", place, "--on-bad-row", "skip", str(one), str(two)]) == 0
+    out = capsys.readouterr().out
+    assert "imported 2 events" in out
+    assert "left out 1 bad rows:\n  two.jsonl, line 2" in out
+
+
+def test_a_failure_while_storing_takes_all_back(tmp_path, place, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(GOOD.replace("black", f"black{i}") for i in range(1200)))
+    add, calls = Store.add, []
+
+    def fails(self, new, connection=None):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("disk full")
+        return add(self, new, connection)
+
+    with Store(place) as store:
+        monkeypatch.setattr(Store, "add", fails)
+        with pytest.raises(OSError, match="disk full"):
+            import_files(store, [(path, Import("preference", b""))])
+        assert list(store.events()) == []
+
+
+def test_what_says_nothing_is_counted(tmp_path, place, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + GOOD.replace("black", "white"))
+    assert main(["import", "--store", place, str(path)]) == 0
+    assert "passed over 1: its two completions are equal" in capsys.readouterr().out
+
+
+def annotation(rating: int, time: str) -> str:
+    result = {"from_name": "q", "to_name": "a", "type": "rating", "value": {"rating": rating}}
+    told = {"id": 7, "completed_by": 3, "updated_at": time, "result": [result]}
+    return json.dumps([{"id": 1, "data": {"prompt": "x", "a": "y"}, "annotations": [told]}])
+
+
+def test_what_a_person_changed_at_the_source_supersedes_what_was_imported(tmp_path, place, capsys):
+    path = tmp_path / "tasks.json"
+    for rating, time, told in (
+        (4, "2024-01-01T00:00:00Z", "imported 1 events"),
+        (2, "2024-01-02T00:00:00Z", "1 that replace what was imported before"),
+        (2, "2024-01-02T00:00:00Z", "1 were stored before"),
+        (4, "2024-01-01T00:00:00Z", "1 were stored before"),  # an old file does not turn it back
+        (5, "2024-01-03T00:00:00Z", "1 that replace what was imported before"),
+    ):
+        path.write_text(annotation(rating, time))
+        assert main(["import", "--store", place, str(path)]) == 0
+        assert told in capsys.readouterr().out
+    log = stored(place)
+    assert [dict(e.payload.values)["q"] for e in log] == [(4,), (2,), (5,)]
+    assert [e.supersedes for e in log] == [None, log[0].id, log[1].id]
+    assert [dict(e.payload.values)["q"] for e in current(log)] == [(5,)]
+
+
+def test_what_was_erased_stays_so(tmp_path, place, capsys):
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.store import event_row, events
+
+    path = tmp_path / "tasks.json"
+    path.write_text(annotation(4, "2024-01-01T00:00:00Z"))
+    main(["import", "--store", place, str(path)])
+    with Store(place) as store:
+        (event,) = store.events()
+        gone = event.model_copy(update={"status": "erased", "payload": None})
+        with store.writing() as connection:
+            connection.execute(sa.update(events).values(event_row(gone)))
+    path.write_text(annotation(2, "2024-01-02T00:00:00Z"))
+    assert main(["import", "--store", place, str(path)]) == 0
+    assert "1 were erased since and stay so" in capsys.readouterr().out
+    assert [e.status for e in stored(place)] == ["erased"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--format", "orena"], "did you mean 'arena'?); there are log, preference"),
+        ([], "its first row is of no known format: say --format, one of log, preference"),
+        (["--format", "hh", "--candidate", "x"], "--candidate is for label_studio and argilla"),
+        (["--format", "log", "--project", "x"], "--project can't be said of a log"),
+        (["--format", "csv"], "line 1: there is no field 'prompt'; the fields are x"),
+        (["--format", "preference", "--project", "a b"], "project"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path, place, capsys, args, told):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD if "a b" in args else '{"x": 1}')
+    assert main(["import", "--store", place, *args, str(path)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_an_empty_file_is_told(tmp_path, place, capsys):
+    (tmp_path / "rows.jsonl").write_text("")
+    assert main(["import", "--store", place, "--format", "hh", str(tmp_path / "rows.jsonl")]) == 2
+    assert "holds no judgement" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["helpful-base", "harmless-base"])
+def test_real_dialogues_come_back(shared_data, tmp_path, part):
+    (source,) = (shared_data / "hh_rlhf" / part).glob("*.jsonl.gz")
+    out = tmp_path / "again.jsonl.gz"
+    into = Import("hh", b"salt")
+    with Store(tmp_path / "a.db") as one, Store(tmp_path / "b.db") as other:
+        counts, _ = import_files(one, [(source, into)])
+        used, left = export(one, "hh", out)
+        assert used == counts["new"] > 2200
+        assert not left
+        import_files(other, [(out, Import("hh", b"salt"))])
+
+        def told(store: Store) -> list:
+            return [(e.asked.text, e.candidates, e.payload) for e in store.events()]
+
+        assert told(other) == told(one)
+        again, _ = import_files(one, [(source, into)])
+        assert again["new"] == 0
