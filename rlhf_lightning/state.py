@@ -126,6 +126,12 @@ def row_files(config: dict[str, Any]) -> dict[str, list]:
     return found
 
 
+def named_files(config: dict[str, Any]) -> list[str]:
+    """The local files that the options name as rows."""
+    named = (config.get("data", {}).get(part) for part in ROWS)
+    return [name for part in named for name in _texts(part) if os.path.isfile(name)]  # noqa: PTH113 (any text)
+
+
 def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [text for entry in value.values() for text in _texts(entry)]

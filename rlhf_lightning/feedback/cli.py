@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "the log, or rows and other tools' formats, into a file",
     "rows": "judgements as rows that rlhf-train trains on",
     "report": "counts, agreement, biases and what the models are worth, as HTML and JSON",
+    "review": "personal data that was replaced, to be looked at",
     "erase": "take a person's judgements or data out of the store",
 }
 STORE = "feedback.db"

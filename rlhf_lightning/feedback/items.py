@@ -27,6 +27,9 @@ COUNTS: dict[str, tuple[int, int | None]] = {
 }
 """How many candidates each kind of question takes: least and most (the keys 1 to 9 name them)."""
 
+CHOSEN = ("strategy", "probability", "raters", "priority")
+"""Fields that say why and of whom a question is asked, not what."""
+
 
 class Item(Value):
     """One question.
@@ -65,15 +68,15 @@ class Item(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _name(cls, data: Any) -> Any:
+    def _unnamed(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("id"):
-            told = {name: value for name, value in data.items() if name not in ("id", "priority", "raters")}
-            plain = json.dumps(told, sort_keys=True, ensure_ascii=False, default=_dumped)
-            return {**data, "id": hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:20]}
+            return {name: value for name, value in data.items() if name != "id"}
         return data
 
     @model_validator(mode="after")
     def _check(self) -> Item:
+        if not self.id:
+            object.__setattr__(self, "id", self.derived_id)
         least, most = COUNTS[self.kind]
         n = len(self.candidates)
         if n < least or (most is not None and n > most):
@@ -92,13 +95,16 @@ class Item(Value):
                 _inside(self.expected, self.candidates)
         return self
 
+    @property
+    def derived_id(self) -> str:
+        """The id that follows from what is asked, whenever and of however many people: 20 hexadecimal digits."""
+        told = self.model_dump(mode="json", exclude={"id", *CHOSEN})
+        plain = json.dumps(told, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:20]
+
     def to_json(self) -> str:
         """One line of JSON."""
         return self.model_dump_json(exclude_none=True)
-
-
-def _dumped(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Value) else str(value)
 
 
 def read_items(path: Path) -> Iterator[Item]:

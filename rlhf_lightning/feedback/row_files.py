@@ -11,13 +11,16 @@ from typing import Any
 
 from rlhf_lightning.data.rows import PreferenceRow, SFTRow, UnpairedRow
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.lineage import MANIFEST
 from rlhf_lightning.feedback.rows import Rows
 
 OPTIONAL = {"weight": 1.0, "margin": 0.0, "probability": 1.0, "group": None}
 """Columns that a file has only where a row differs from what these say."""
 
 
-def write_rows(folder: str | Path, rows: Rows, test: Rows | None = None) -> dict[str, Path]:
+def write_rows(
+    folder: str | Path, rows: Rows, test: Rows | None = None, manifest: dict[str, str] | None = None
+) -> dict[str, Path]:
     """Write rows to a new folder: all files or none.
 
     The files are ``preferences.jsonl``, ``unpaired.jsonl`` and ``sft.jsonl``, and of held-out rows the same with
@@ -28,6 +31,7 @@ def write_rows(folder: str | Path, rows: Rows, test: Rows | None = None) -> dict
         folder: that isn't there yet, or is empty: rows that a model was trained on are not to be replaced unnoticed.
         rows: to train on.
         test: held-out ones.
+        manifest: where they come from; by it runs that train on them are noted (`lineage`).
 
     Returns:
         The files by name (``preferences``, ``preferences_test``, ...).
@@ -54,6 +58,8 @@ def write_rows(folder: str | Path, rows: Rows, test: Rows | None = None) -> dict
                     file.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+        if manifest is not None:
+            (beside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False) + "\n", encoding="utf-8")
         beside.rename(folder.absolute())  # over an empty folder, too
     except ValueError as error:  # NaN, or what JSON has no word for, in a column of the task
         raise UserError(f"a row can't be written to {folder}: {error}") from error

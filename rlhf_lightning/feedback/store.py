@@ -1,7 +1,8 @@
 """The event log and the questions, in SQLite (a file) or PostgreSQL (a URL).
 
-Events are only ever added; `erase` alone rewrites them. An event is stored once however often it is sent, and `add`
-returns when the database has it on disk.
+Events are only ever added; `erase` alone rewrites them, and what it took away is not taken in again. An event is stored
+once however often it is sent, and `add` returns when the database has it on disk. All that comes in passes `add` and
+`add_items`: there personal data is replaced, where the store was opened with a scrubber.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ except ImportError as missing:  # pragma: no cover
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+    from rlhf_lightning.feedback.privacy.storing import Replaced, Scrubber
 
 SCHEMA = 1
 BUSY_MS = 30_000
@@ -91,6 +94,26 @@ export_events = sa.Table(
     sa.Column("event", sa.Text, primary_key=True, index=True),
 )
 
+replaced = sa.Table(
+    "replaced",
+    tables,
+    sa.Column("of", sa.Text, primary_key=True),  # "event" or "item"
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("field", sa.Text, primary_key=True),
+    sa.Column("start", sa.Integer, primary_key=True),
+    sa.Column("end", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("certain", sa.Boolean, nullable=False),
+)
+"""Placeholders that stand for personal data: where, of what kind, and whether a person should look; not the data."""
+
+erased_items = sa.Table(
+    "erased_items",
+    tables,
+    sa.Column("mark", sa.Text, primary_key=True),
+)
+"""Salted ids of questions that were erased: they, and what is said of them, are not stored again."""
+
 
 def stamp(time: datetime) -> str:
     """A moment as the store writes it: ISO 8601 in UTC, of one length."""
@@ -107,13 +130,15 @@ class Store:
     Args:
         place: a file (made where it isn't there), or a URL as SQLAlchemy has them (``postgresql+psycopg://...``).
         create: make tables that are missing; else a store that isn't there is refused.
+        scrubber: replaces personal data in what is added; without one, all is stored as it is.
 
     Raises:
         UserError: if it can't be opened, or was written by another version.
     """
 
-    def __init__(self, place: str | Path, create: bool = True) -> None:
+    def __init__(self, place: str | Path, create: bool = True, scrubber: Scrubber | None = None) -> None:
         self.place = str(place)
+        self.scrubber = scrubber
         self.engine = _engine(self.place, create)
         try:
             with self.writing() as connection:
@@ -161,7 +186,7 @@ class Store:
         """Store events, all of them or none.
 
         Args:
-            new: events; one that is stored already, and is equal, is passed over.
+            new: events; one that is stored already, and is equal, is passed over, and so is one that was erased.
             connection: of a transaction that they are to be part of (`writing`).
 
         Returns:
@@ -174,20 +199,55 @@ class Store:
             with self.writing() as own:
                 return self.add(new, own)
         added = 0
-        rows = [event_row(event) for event in new]
-        for start in range(0, len(rows), 500):
+        batch = list(new)
+        for start in range(0, len(batch), 500):
             part: dict[str, dict[str, Any]] = {}
-            for row in rows[start : start + 500]:
-                if part.setdefault(row["id"], row)["body"] != row["body"]:
-                    raise Conflict(f"two events with the id {row['id']} differ")
+            places: dict[str, list[Replaced]] = {}
+            for given in batch[start : start + 500]:
+                event, places[given.id] = (given, []) if self.scrubber is None else self.scrubber.event(given)
+                row = event_row(event)
+                if part.setdefault(event.id, row)["body"] != row["body"]:
+                    raise Conflict(f"two events with the id {event.id} differ")
+            gone = self._erased(connection, [row["item"] for row in part.values()])
+            part = {name: row for name, row in part.items() if row["item"] not in gone}
             written = self._insert_new(connection, events, list(part.values()), ["id"])
-            if written < len(part):  # some were stored before: they must be these
-                query = sa.select(events.c.id, events.c.body).where(events.c.id.in_(list(part)))
-                for name, body in connection.execute(query):
-                    if body != part[name]["body"]:
+            erased: set[str] = set()
+            if written < len(part):  # some were stored before: they must be these, or have been erased
+                query = sa.select(events.c.id, events.c.body, events.c.status).where(events.c.id.in_(list(part)))
+                for name, body, status in connection.execute(query):
+                    if status == "erased":
+                        erased.add(name)
+                    elif body != part[name]["body"]:
                         raise Conflict(f"an event with the id {name} is stored already, and is another one")
+            self._note_replaced(connection, "event", {name: places[name] for name in part.keys() - erased})
             added += written
         return added
+
+    def _erased(self, connection: Connection, names: Sequence[str]) -> set[str]:
+        """Which of these items were erased."""
+        if connection.scalar(sa.select(erased_items.c.mark).limit(1)) is None:
+            return set()
+        marks = {item_mark(connection, name): name for name in set(names)}
+        found = connection.scalars(sa.select(erased_items.c.mark).where(erased_items.c.mark.in_(list(marks))))
+        return {marks[mark] for mark in found}
+
+    def _note_replaced(self, connection: Connection, of: str, places: dict[str, list[Replaced]]) -> None:
+        rows = [{"of": of, "id": name, **place._asdict()} for name, found in places.items() for place in found]
+        self._insert_new(connection, replaced, rows, ["of", "id", "field", "start"])
+
+    def as_stored(self, event: Event) -> Event:
+        """The event as `add` stores it."""
+        return event if self.scrubber is None else self.scrubber.event(event)[0]
+
+    def stored_item(self, item: Item) -> Item:
+        """The question as `add_items` stores it; an id that followed from its texts may be another one."""
+        return item if self.scrubber is None else self.scrubber.item(item)[0]
+
+    def note_texts(self) -> None:
+        """Remember that from now on personal data was replaced, or texts were kept as they are."""
+        name = "texts/kept" if self.scrubber is None else "texts/replaced"
+        with self.writing() as connection:
+            self._insert_new(connection, facts, [{"name": name, "value": stamp(datetime.now(timezone.utc))}], ["name"])
 
     def events(
         self,
@@ -215,10 +275,12 @@ class Store:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:
-        """Store questions; those of a known id are passed over. Returns how many were new."""
+        """Store questions; those of a known id, or erased, are passed over. Returns how many were new."""
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
+        told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
+        gone = self._erased(connection, [item.id for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
         rows = [
             {
@@ -231,9 +293,12 @@ class Store:
                 "open": True,
                 "body": item.to_json(),
             }
-            for i, item in enumerate(new)
+            for i, (item, _) in enumerate(told)
+            if item.id not in gone
         ]
-        return self._insert_new(connection, items, rows, ["id"])
+        added = self._insert_new(connection, items, rows, ["id"])
+        self._note_replaced(connection, "item", {item.id: found for item, found in told if item.id not in gone})
+        return added
 
     def items(self, project: str | None = None, connection: Connection | None = None) -> Iterator[Item]:
         """The questions, in the order in which they were added."""
@@ -294,6 +359,14 @@ def event_row(event: Event) -> dict[str, Any]:
         "supersedes": event.supersedes,
         "body": event.to_json(),
     }
+
+
+def item_mark(connection: Connection, name: str) -> str:
+    """What is kept of an erased item's id: the id may follow from its texts, which could be guessed from it."""
+    from rlhf_lightning.feedback.salt import pseudonym
+
+    salt = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "salt"))
+    return pseudonym(bytes.fromhex(str(salt)), f"\x00item/{name}")
 
 
 def _lock_schema(connection: Connection) -> None:

@@ -135,6 +135,7 @@ def ask_people(
     """
     command = [sys.executable, "-m", "rlhf_lightning.feedback.cli", "serve", "--store", store.place]
     command += ["--project", project, "--raters", str(raters), "--annotators", str(people), "--port", str(port)]
+    command += ["--keep-raw"] if store.scrubber is None else []
     server = subprocess.Popen(command)
     try:
         total, told = len(items), -1

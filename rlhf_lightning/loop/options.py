@@ -37,6 +37,8 @@ class Loop:
         people: how many links to the page are shown, for that many people.
         port: of the page, the same in all rounds; 0 is any that is free, another one each time.
         store: where judgements are kept, as `rlhf-feedback --store` takes it; None is feedback.db in the run folder.
+        keep_raw: store questions and judgements as they are; else personal data in them is replaced, as by
+            `rlhf-feedback serve`. The data's own rows are the user's, and are trained on as they are.
     """
 
     rounds: int = 3
@@ -52,6 +54,7 @@ class Loop:
     people: int = 1
     port: int = 8321
     store: str | None = None
+    keep_raw: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"rounds": 1, "prompts": 2, "candidates": 2, "raters": 1, "verdict": 0, "people": 1}.items():

@@ -17,6 +17,7 @@ from rlhf_lightning.data.split import group_key, split_by_group
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.hydra_support import instantiate
@@ -92,6 +93,7 @@ class Rounds:
         options: dict[str, Any] = {"stages": ["reward", "ppo"], "policy": self._policy(number - 1)}
         if number > 1:
             options["reward"] = {**self.cfg["reward"], "model": self._warm(number - 1)}
+        self._note_models(number, folder, events)
         self._train(number, folder, options, data)
         self._note(number, {**known, "judgements": len(events), "pairs": len(data.preferences)})
 
@@ -142,8 +144,10 @@ class Rounds:
             if is_rank_zero():
                 folder.mkdir(parents=True, exist_ok=True)
                 with self._store() as store:
+                    store.note_texts()
                     store.add_items(items, project_of(self.dir))
-                write_atomic(folder / QUESTIONS, "".join(item.to_json() + "\n" for item in items))
+                    lines = [store.stored_item(item).to_json() + "\n" for item in items]
+                write_atomic(folder / QUESTIONS, "".join(lines))
 
         def judge() -> None:
             if is_rank_zero():
@@ -152,7 +156,10 @@ class Rounds:
                     project, file = project_of(self.dir), folder / QUESTIONS
                     answer(store, project, items, self.loop, self.cfg, file, say, self.stop.check)
                     asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
-                    lines = [event.to_json() + "\n" for event in current(store.events()) if event.item in asked]
+                    said = [event for event in current(store.events()) if event.item in asked]
+                    # Noted first: what the store does not know of is not told of when a person is erased.
+                    store.note_export(f"{project}/{name}", "log", str(file.parent / JUDGEMENTS), [e.id for e in said])
+                    lines = [event.to_json() + "\n" for event in said]
                 write_atomic(folder / JUDGEMENTS, "".join(lines))
 
         self.step(f"{name} asked", ask)
@@ -162,7 +169,9 @@ class Rounds:
             self._note(last, wins_of(round_name(last), round_name(last - 1), events))
 
     def _store(self) -> Store:
-        return Store(self.loop.store or self.dir / "feedback.db")
+        """The store; questions and judgements come into it without personal data, unless it is to be kept."""
+        scrubber = None if self.loop.keep_raw else Scrubber()
+        return Store(self.loop.store or self.dir / "feedback.db", scrubber=scrubber)
 
     def _rows(self, events: Sequence[Event]) -> TaskData:
         """The run's rows, with the preferences of all judgements so far, but verdicts, beside the data's own.
@@ -204,6 +213,13 @@ class Rounds:
                 self._rescore(number)
 
         self.step(f"{name} trained", work)
+
+    def _note_models(self, number: int, folder: Path, events: Sequence[Event]) -> None:
+        """Let the store know what models learn from, so that `rlhf-feedback erase` can name them."""
+        if is_rank_zero():
+            used = [event.id for event in events if event.shown.strategy != VERDICT]
+            with self._store() as store:
+                store.note_export(f"{project_of(self.dir)}/models_{number}", "model", str(folder), used)
 
     def _policy(self, number: int) -> str | None:
         """Folder of the policy after a round; None where it is the model that the config names."""

@@ -14,6 +14,7 @@ from rlhf_lightning.callbacks import Pruned, StopRequest
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import Preempted, UserError
+from rlhf_lightning.feedback.lineage import note_models
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, settle_sample
 from rlhf_lightning.pipeline.dry_run import dry_run
@@ -27,7 +28,7 @@ from rlhf_lightning.pipeline.tracking import check_loggers
 from rlhf_lightning.processes import wait_for_all
 from rlhf_lightning.report import RunResults
 from rlhf_lightning.report.results import DONE
-from rlhf_lightning.state import State, clear, fingerprint, flat, open_state, row_files
+from rlhf_lightning.state import State, clear, fingerprint, flat, named_files, open_state, row_files
 
 __all__ = ["PACKAGES", "Interrupted", "Run", "check_options", "objective_of", "read_data", "run_pipeline"]
 
@@ -75,6 +76,9 @@ def run_pipeline(
         if run.results.status in DONE:
             say(f"the run in {directory} is {run.results.status}: there is nothing to resume")
             return run.results.outcome
+        if is_rank_zero():
+            for text in note_models(directory, named_files(cfg)):
+                say(f"Note: {text}")
         try:
             carry_out(run)
             run.results.status = "finished"

@@ -23,7 +23,8 @@ class PeopleReward:
 
     Questions go into a store, which `rlhf-feedback serve --store ... --project ...` shows to people at the same time. A
     response that has been judged before is not asked about again. In measuring answers it has no part: people would
-    have to judge all held-out rows, again and again.
+    have to judge all held-out rows, again and again. Personal data in prompt and response is replaced before people see
+    them.
 
     Args:
         store: a file, or ``postgresql://...``.
@@ -50,13 +51,19 @@ class PeopleReward:
         minutes: float = 60.0,
         poll: float = 1.0,
     ) -> None:
+        from rlhf_lightning.feedback.privacy.storing import Scrubber
         from rlhf_lightning.feedback.store import Store
 
         if kind not in ("thumbs", "rating"):
             raise UserError(f"people are asked for thumbs or a rating, not {kind!r}")
         if raters < 1 or not minutes > 0:
             raise UserError("raters must be at least 1, and minutes above 0")
-        self.store, self.project, self.kind, self.raters = Store(store), project, kind, raters
+        self.store, self.project, self.kind, self.raters = (
+            Store(store, scrubber=Scrubber()),
+            project,
+            kind,
+            raters,
+        )
         self.minutes, self.poll = minutes, poll
         self.told = False
 
@@ -87,7 +94,9 @@ class PeopleReward:
         return values
 
     def _wait(self, items: dict[tuple[str, str], Item]) -> dict[tuple[str, str], float]:
+        self.store.note_texts()
         new = self.store.add_items(items.values(), self.project)
+        items = {key: self.store.stored_item(item) for key, item in items.items()}
         if new and not self.told:
             self.told = True
             warnings.warn(
@@ -104,14 +113,16 @@ class PeopleReward:
 
     def _judged(self, items: dict[tuple[str, str], Item]) -> tuple[dict[tuple[str, str], float], int]:
         """What is known by now, and how many responses have too few judgements."""
-        from rlhf_lightning.feedback.events import current
+        from rlhf_lightning.feedback.events import current, digest
         from rlhf_lightning.feedback.items import unanswered
         from rlhf_lightning.feedback.rewarding import reward_of
 
         events = list(self.store.events(self.project))
         open_ = {item.id for item in unanswered(items.values(), events, self.raters)}
         known = reward_of(current(events))
-        return {key: known[key] for key, item in items.items() if item.id not in open_ and key in known}, len(open_)
+        told = {key: (digest(item.asked.plain), digest(item.candidates[0].text)) for key, item in items.items()}
+        done = [key for key, item in items.items() if item.id not in open_ and told[key] in known]
+        return {key: known[told[key]] for key in done}, len(open_)
 
 
 def _whole(text: str) -> str:

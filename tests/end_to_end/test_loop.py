@@ -57,6 +57,24 @@ def test_each_round_has_its_questions_judgements_models_and_figures(looped: Path
     assert (looped / "feedback.db").exists()
 
 
+def test_the_store_knows_what_learnt_from_which_judgements(looped: Path):
+    """`rlhf-feedback erase` names these to their owner."""
+    from rlhf_lightning.feedback.store import Store, export_events, exports
+
+    with Store(looped / "feedback.db", create=False) as store, store.engine.connect() as connection:
+        noted = {row.path: (row.what, row.id) for row in connection.execute(exports.select())}
+        used = {(row.export, row.event) for row in connection.execute(export_events.select())}
+        events = {event.id: event for event in store.events()}
+    for number in (1, 2):
+        folder = looped / f"round_{number}"
+        (log, told), (model, name) = noted[str(folder / "judgements.jsonl")], noted[str(folder)]
+        assert (log, model) == ("log", "model")
+        judged = {json.loads(line)["id"] for line in (folder / "judgements.jsonl").read_text().splitlines()}
+        assert {event for export, event in used if export == told} == judged
+        learnt = {event for export, event in used if export == name}
+        assert learnt == {event for event in judged if events[event].shown.strategy != "verdict"}
+
+
 def test_a_finished_loop_has_nothing_to_resume(looped: Path):
     before = (looped / "metrics.json").read_bytes()
     assert "nothing to resume" in ok(run(looped.parent, "resume=run")).stdout

@@ -147,7 +147,8 @@ def test_a_reward_model_is_gone_on_with(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
-    """Both beside each other from files, held out too; then thumbs alone, all of them down."""
+    """Both beside each other from files, held out too; then thumbs alone, all of them down. Each run is noted."""
+    (tmp_path / "feedback.json").write_text('{"store": "feedback.db", "export": "x"}')  # as `rlhf-feedback rows` does
     texts = ["very good", "good", "bad"]
     pairs = [
         {"prompt": f"p{i}", "chosen": texts[a], "rejected": texts[b], "weight": 1 / 3, "ranking": i}
@@ -171,6 +172,8 @@ def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
     said = ok(run(tmp_path, *options, f"data.unpaired={down}")).stdout
     assert metrics(tmp_path / "run")["reward_model"].keys() == read
     assert "Reward model: unpaired" in said
+    noted = [json.loads(line)["path"] for line in (tmp_path / "models.jsonl").read_text().splitlines()]
+    assert noted == [str(tmp_path / "run")] * 3
 
 
 def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.data.files import check_exists, home
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
 from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log, recognised
 from rlhf_lightning.feedback.formats.common import Import, refuse
 
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD",
         help="a field with a candidate, once for each (label_studio, argilla)",
     )
+    add_scrubbing(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--prompt", args.prompt), ("--candidate", args.candidate)):
         if value and not any(name in ("label_studio", "argilla") for _, name in sources):
             raise UserError(f"{option} is for label_studio and argilla; the other formats have fields of their own")
-    with Store(args.store) as store:
+    with Store(args.store, scrubber=scrubber_of(args)) as store:
+        store.note_texts()
         salt = salt_of(store)
         intos = [
             Import(name, salt, args.project or "default", args.task, args.prompt, tuple(args.candidate))
@@ -140,7 +143,10 @@ def _store(
         counts["items"] += log.add_items(store, connection, questions)
     if exact:
         added = store.add(events, connection)
-        counts.update(new=added, known=len(events) - added)
+        ids = [event.id for event in events if event.status != "erased"]
+        gone = sa.select(sa.func.count()).where(table.c.id.in_(ids), table.c.status == "erased")
+        counts.update(new=added, gone=connection.scalar(gone) or 0)
+        counts["known"] += len(events) - counts["new"] - counts["gone"]
         return counts
     ids = [event.id for event in events]
     stored = set(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(ids))))
@@ -166,13 +172,14 @@ def _again(store: Store, connection: Connection, event: Event) -> tuple[str, Eve
     A source keeps its id when a person thinks better of it. What is then read under the id is a new event, which
     supersedes the last one. What was erased, or is no longer of that person, stays so.
     """
-    known = {e.id: e for e in store.events(item=event.item, connection=connection)}
+    told = store.as_stored(event)
+    known = {e.id: e for e in store.events(item=told.item, connection=connection)}
     after = {e.supersedes: e for e in known.values() if e.supersedes is not None}
     last: Event | None = known.get(event.id)
     while last is not None:
         if last.status == "erased" or last.annotator.id != event.annotator.id:
             break
-        if _told(last) == _told(event):
+        if _told(last) == _told(told):
             return "known", None
         if last.id not in after:
             revised = {"id": f"{event.id}-{len(known)}", "supersedes": last.id}

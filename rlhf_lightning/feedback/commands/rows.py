@@ -58,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("no judgement gives a row; the table says why")
         train, test = split_rows(rows, args.test_share, args.split_by, args.seed) if args.test_share else (rows, Rows())
         # Noted first: of rows that the store does not know of, nobody would hear when a person's words are erased.
-        store.note_export(f"rows-{uuid.uuid4().hex}", "rows", str(args.out.absolute()), rows.events, rows=len(rows))
-        files = write_rows(args.out, train, test)
+        name = f"rows-{uuid.uuid4().hex}"
+        store.note_export(name, "rows", str(args.out.absolute()), rows.events, rows=len(rows))
+        files = write_rows(args.out, train, test, {"store": store.shown_place, "export": name})
     print(f"\n{args.out}: " + ", ".join(f"{len(_part(name, train, test))} {name}" for name in files))
     print(f"\n{train_line(files, optional_columns(train, test))}")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.server.project import Project
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=8321, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--url", metavar="URL", help="at which people reach it, where a proxy stands in front")
     parser.add_argument("--show-models", action="store_true", help="show who wrote what; else people judge blind")
+    add_scrubbing(parser)
     parser.add_argument("--keep-names", action="store_true", help="store the names of people who are invited")
 
 
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from rlhf_lightning.feedback.server.app import create_app
     from rlhf_lightning.feedback.store import Store
 
-    with Store(args.store) as store:
+    with Store(args.store, scrubber=scrubber_of(args)) as store:
+        store.note_texts()
         project = prepare(store, args)
         listening = _listen(args.host, args.port)
         shown = f"[{args.host}]" if ":" in args.host else args.host

@@ -102,16 +102,17 @@ class Keys:
     """Ids of events that follow from what is read, so that reading it again gives them again.
 
     A source's own id names an event. Without one the content does, and how often the file has held it before: two equal
-    rows are two judgements, while a file that has grown gives its old events the ids they had.
+    rows are two judgements, while a file that has grown gives its old events the ids they had. The ids are salted:
+    texts of which personal data was taken away can't be guessed from them.
     """
 
     def __init__(self, into: Import) -> None:
-        self.format = into.format
+        self.format, self.salt = into.format, into.salt
         self.seen: Counter[str] = Counter()
 
     def own(self, *parts: Any) -> str:
         """The id of what the source names by these ids."""
-        return f"{self.format}-{_sha(parts)[:24]}"
+        return f"{self.format}-{pseudonym(self.salt, _sha(parts))}"
 
     def content(self, values: Any) -> str:
         """The id of a row that has no id: of all that it holds."""

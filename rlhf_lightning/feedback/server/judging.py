@@ -166,7 +166,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
     """
     known = _event(connection, sent.id)
     if known is not None:
-        if not _same(known, person, sent):
+        if not _same(project, known, person, sent):
             raise Refused(409, "known_id", "Another judgement has this id: send yours under a new one.")
         return "adjudicate" if known.adjudicates else "judge"
     given = queue.leased(project, connection, person, sent.lease)
@@ -226,15 +226,16 @@ def _taken_back(event: Event, draft: str) -> Event:
     return Event(**kept, shown=event.shown, annotator=event.annotator, status="retracted", supersedes=draft)
 
 
-def _same(known: Event, person: Person, sent: Sent) -> bool:
-    if known.annotator.id != person.id or (known.status, known.reason) != (sent.status, sent.reason):
+def _same(project: Project, known: Event, person: Person, sent: Sent) -> bool:
+    """Whether what is sent is what is stored; there personal data may have been replaced."""
+    if known.annotator.id != person.id or known.status != sent.status:
         return False
-    if known.payload is None or sent.payload is None:
-        return known.payload is None and sent.payload is None
     try:
-        return to_stored(sent.payload, known.shown.order) == known.payload
+        payload = None if sent.payload is None else to_stored(sent.payload, known.shown.order)
+        again = Event.model_validate({**dict(known), "payload": payload, "reason": sent.reason})
     except ValueError:
         return False
+    return project.store.as_stored(again) == known
 
 
 def _check_timing(timing: Timing, latest: Any) -> None:

@@ -28,8 +28,13 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def cluster(bin_folder: Path) -> Iterator[str]:
-    """A running cluster: the folder of its socket, which `url` and `run` take."""
+def cluster(bin_folder: Path, durable: bool = False) -> Iterator[str]:
+    """A running cluster: the folder of its socket, which `url` and `run` take.
+
+    Args:
+        bin_folder: see `binaries`.
+        durable: whether it waits for the disk, as one does that is not only tested on.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     as_user: dict[str, Any] = {}
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -40,7 +45,8 @@ def cluster(bin_folder: Path) -> Iterator[str]:
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder, **as_user}
     command = [bin_folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     subprocess.run([*map(str, command), "--locale=C"], check=True, **quiet)
-    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
+    settings += [] if durable else ["-c", "fsync=off"]
     log = (folder / "log").open("w")
     server = subprocess.Popen([str(bin_folder / "postgres"), "-D", str(data), *settings], stderr=log, **quiet)
     try:

@@ -69,6 +69,15 @@ def test_thumbs_are_1_and_0_and_nothing_is_asked_twice(tmp_path: Path):
     assert len(people.judged) == 2
 
 
+def test_people_see_no_personal_data(tmp_path: Path):
+    reward = PeopleReward(str(tmp_path / "f.db"), minutes=1, poll=0.02)
+    with (
+        People(tmp_path / "f.db", lambda item, k: (Thumbs(up=(item.candidates[0].text == "ask [EMAIL_1]",)),)),
+        pytest.warns(UserWarning, match="wait for people"),
+    ):
+        assert ask(reward, "ask ada@example.org", "ask me").tolist() == [1.0, 0.0]
+
+
 def test_ratings_are_shares_of_the_scale_averaged_over_people(tmp_path: Path):
     place = tmp_path / "f.db"
     reward = PeopleReward(str(place), kind="rating", raters=2, minutes=1, poll=0.02)
