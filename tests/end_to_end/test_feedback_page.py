@@ -15,6 +15,7 @@ from browser import CHROMIUM, Browser
 from judges import HEADING, READY, Server, enter
 
 from rlhf_lightning.feedback.events import Correction, Pairwise, Ranking, Spans, Thumbs
+from rlhf_lightning.feedback.store import Store
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -272,6 +273,17 @@ def ranked_by(browser: Browser, server: Server, drag: Any) -> list[int]:
     return [event.payload.ranks[i] for i in event.shown.order]
 
 
+def test_arrow_keys_scroll_and_judge_nothing(browser: Browser, serve: Servers) -> None:
+    row = {"prompt": "Good?", "candidates": ["Water is wet.\n\n" * 100], "kind": "thumbs"}
+    server = serve([row, {**row, "prompt": "And this?"}], "--annotators", "1")
+    enter(browser, server.links["annotator"][0])
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
+        browser.press(key)
+    answered(browser, "1")
+    (said,) = server.holding()
+    assert said.payload.up == (True,)
+
+
 def test_ranking_by_dragging_with_the_mouse(browser: Browser, serve: Servers) -> None:
     server = serve([ONE_OF_EACH[1]], "--annotators", "1")
     enter(browser, server.links["annotator"][0], height=1000)
@@ -388,6 +400,30 @@ def test_two_tabs(browser: Browser, serve: Servers) -> None:
     second.call("Page.close")
 
 
+def test_a_question_is_for_others_once_its_person_goes(browser: Browser, serve: Servers, tmp_path: Path) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "2")
+    other = Browser(tmp_path / "other")
+    nothing = "/Nothing to judge right now/.test(document.getElementById('question')?.textContent)"
+    try:
+        enter(browser, server.links["annotator"][0])
+        browser.reload()
+        browser.until(READY)
+        enter(other, server.links["annotator"][1])
+        assert other.js(nothing)
+        browser.open("about:blank", 1200)
+        other.open("about:blank", 1200)
+        other.open(server.address, 1200)
+        other.until("document.querySelector('main textarea')")
+        other.press("e")
+        other.type("Begun ")
+        other.until("/Draft saved/.test(document.getElementById('draft-state').textContent)")
+        other.open("about:blank", 1200)
+        browser.open(server.address, 1200)
+        browser.until(nothing)  # what was begun is kept
+    finally:
+        other.close()
+
+
 def test_a_killed_server_loses_nothing(browser: Browser, serve: Servers) -> None:
     server = serve(pairs(3), "--annotators", "1")
     enter(browser, server.links["annotator"][0])
@@ -482,6 +518,17 @@ def test_a_lost_lease_leaves_what_was_written(browser: Browser, serve: Servers) 
     browser.until(READY)
     answered(browser, "Ctrl+Enter")
     assert len(server.holding()) == 1
+
+
+def test_who_writes_on_is_told_that_the_question_is_lost(browser: Browser, serve: Servers) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "2")
+    enter(browser, server.links["annotator"][0])
+    with Store(server.folder / "feedback.db") as store, store.writing() as connection:
+        connection.exec_driver_sql("update assignments set lease = 'gone'")
+    browser.press("e")
+    browser.type("In vain ")
+    browser.until("/went to somebody else/.test(document.getElementById('banner').textContent)")
+    assert "In vain" in browser.js("document.querySelector('main textarea').value")
 
 
 def test_a_wrong_clock_costs_the_times_alone(browser: Browser, serve: Servers) -> None:
@@ -693,6 +740,35 @@ def test_a_used_link_lets_nobody_in(browser: Browser, serve: Servers, tmp_path: 
         check_named(other)
     finally:
         other.close()
+
+
+def test_a_link_that_is_opened_where_the_page_is_open(browser: Browser, serve: Servers) -> None:
+    server = serve(pairs(1), "--annotators", "2")
+    first, second = server.links["annotator"]
+    enter(browser, first)
+    before = browser.js("fetch('/api/me').then((r) => r.json()).then((me) => me.annotator.id)")
+    browser.js(f"location.href = {json.dumps(second)}")
+    browser.until("!location.href.includes('token')")
+    browser.until(READY)
+    assert browser.js("fetch('/api/me').then((r) => r.json()).then((me) => me.annotator.id)") != before
+    answered(browser, "1")
+    assert len(server.holding()) == 1
+
+
+def test_a_new_text_to_agree_to_comes_up_by_itself(browser: Browser, serve: Servers, tmp_path: Path) -> None:
+    text = tmp_path / "consent.md"
+    text.write_text("You agree to *something*.", encoding="utf-8")
+    server = serve(pairs(1), "--annotators", "1")
+    enter(browser, server.links["annotator"][0])
+    server.kill()
+    server.options += ["--consent", str(text)]
+    server.start()
+    browser.press("1")
+    browser.until("/You agree to something/.test(document.body.innerText)")
+    browser.js("document.querySelector('.buttons .primary').click()")
+    browser.until("/Which answer/.test(document.getElementById('question')?.textContent)")
+    answered(browser, "1")
+    assert server.holding()[0].consent is not None
 
 
 def test_dashboard_invitations_and_adjudication(browser: Browser, serve: Servers, tmp_path: Path) -> None:
