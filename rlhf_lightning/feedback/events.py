@@ -136,7 +136,7 @@ class Timing(Value):
     shown: AwareDatetime | None = None
     first_action: AwareDatetime | None = None
     submitted: AwareDatetime | None = None
-    active_ms: Annotated[int, Field(ge=0)] | None = None
+    active_ms: Annotated[int, Field(ge=0, le=10**11)] | None = None  # three years: no number that overflows
 
 
 # --- what was said or done -------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Ranking(Said):
     """A rank for each candidate: 1 is the best; equal ranks are ties; None is not ranked yet."""
 
     kind: Literal["ranking"] = "ranking"
-    ranks: tuple[Annotated[int, Field(ge=1)] | None, ...]
+    ranks: tuple[Annotated[int, Field(ge=1, le=10**6)] | None, ...]
 
     def lacks(self, candidates: int) -> str | None:
         """As `Said.lacks`."""

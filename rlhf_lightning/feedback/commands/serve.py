@@ -85,7 +85,12 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
         config = uvicorn.Config(
-            create_app(project), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+            create_app(project, host=args.host),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            ws="none",  # there are no web sockets here
         )
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
             uvicorn.Server(config).run(sockets=[listening])

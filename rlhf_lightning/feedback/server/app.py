@@ -35,17 +35,18 @@ from rlhf_lightning.feedback.server.tables import turn
 ROUTES = APIRouter()
 
 
-def create_app(project: Project, static: dict[str, bytes] | None = None) -> FastAPI:
+def create_app(project: Project, static: dict[str, bytes] | None = None, host: str | None = None) -> FastAPI:
     """The server of a project, whose questions are in its store.
 
     Args:
         project: see there; its `queue.catch_up` must have been run.
         static: the page's files; by default those of the package.
+        host: a name by which the server may be called, beside localhost, numbers, and that of the project's address.
     """
     app = FastAPI(title="rlhf-feedback", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = Site(project, read_static() if static is None else static)
     app.include_router(ROUTES)
-    app.add_middleware(Guard, hosts=app.state.site.hosts)
+    app.add_middleware(Guard, hosts=app.state.site.hosts + ((host.lower(),) if host else ()))
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _not_found)
     return app
@@ -92,7 +93,7 @@ class Tab(Value):
 
 
 class Beat(Value):
-    """That a question is still being worked at."""
+    """That a question is still being worked at, or no longer."""
 
     lease: Secret
 
@@ -246,6 +247,13 @@ def heartbeat(site: Here, person: Judge, sent: Annotated[Beat, Depends(body(Beat
         return {"expires": queue.leased(site.project, connection, person, sent.lease).expires}
 
 
+@ROUTES.post("/api/release")
+def release(site: Here, person: Judge, sent: Annotated[Beat, Depends(body(Beat))]) -> dict[str, Any]:
+    """Leave a question to others."""
+    with turn(site.project.store) as connection:
+        return {"released": queue.release(site.project, connection, person, sent.lease)}
+
+
 # --- the owner -------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +289,8 @@ def change(
 ) -> dict[str, Any]:
     """Change a person's role, shut them out, or give them a new link."""
     with turn(site.project.store) as connection:
-        people.change(site.project, connection, person, name, sent.role, sent.active)
+        active = people.change(site.project, connection, person, name, sent.role, sent.active)
+        if sent.link and not active:
+            raise Refused(409, "known", "This person is locked out, and a link would let nobody in: let them in first.")
         token = people.new_token(site.project, connection, name) if sent.link else None
     return {"changed": True, "url": None if token is None else site.link(request, token)}

@@ -85,8 +85,9 @@ def likeness(a: Judgement, b: Judgement) -> float | None:
         return _mean(both)
     if isinstance(a, Spans) and isinstance(b, Spans):
         marked_a, marked_b = _marked(a), _marked(b)
-        total = len(marked_a) + len(marked_b)
-        return 2 * len(marked_a & marked_b) / total if total else 1.0
+        total = sum(_length(stretches) for marked in (marked_a, marked_b) for stretches in marked.values())
+        shared = sum(_length(_meet(marked_a[label], marked_b[label])) for label in marked_a.keys() & marked_b.keys())
+        return 2 * shared / total if total else 1.0
     if isinstance(a, Correction) and isinstance(b, Correction):
         return 1.0 if a.text == b.text else None
     return None
@@ -114,5 +115,35 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _marked(payload: Spans) -> set[tuple[int, str]]:
-    return {(at, span.label) for span in payload.spans for at in range(span.start, span.end)}
+Stretches = list[tuple[int, int]]
+"""Starts and ends of parts of a text, in order and apart from each other."""
+
+
+def _marked(payload: Spans) -> dict[str, Stretches]:
+    """What is marked with each label. Many marks over one another cost no more than many beside each other."""
+    marked: dict[str, Stretches] = {}
+    for span in sorted(payload.spans, key=lambda span: span.start):
+        stretches = marked.setdefault(span.label, [])
+        if stretches and span.start <= stretches[-1][1]:
+            stretches[-1] = stretches[-1][0], max(stretches[-1][1], span.end)
+        else:
+            stretches.append((span.start, span.end))
+    return marked
+
+
+def _length(stretches: Stretches) -> int:
+    return sum(end - start for start, end in stretches)
+
+
+def _meet(a: Stretches, b: Stretches) -> Stretches:
+    """Where both are."""
+    found, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        start, end = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if start < end:
+            found.append((start, end))
+        if a[i][1] <= b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 AHEAD = timedelta(minutes=5)
 """By how much a person's clock may be ahead of ours."""
+
+ROUNDING = timedelta(seconds=1)
+
+OLDEST = timedelta(days=31)
+"""How long ago a question may have been shown: a session doesn't last longer."""
 
 WHOLE = "overall"
 """The aspect of a rating that names none."""
@@ -174,7 +179,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
     if sent.item != handle(project, item.id, person.id):
         raise Refused(409, "lease_lost", "This question was given to someone else, or the link to it is old.")
     now = project.now()
-    _check_timing(sent.timing, now + AHEAD)
+    _check_timing(sent.timing, now)
     seed, order = order_of(project, item, person.id)
     before = given.event if sent.status != "draft" and given.event else given.draft or given.event
     try:
@@ -238,12 +243,18 @@ def _same(project: Project, known: Event, person: Person, sent: Sent) -> bool:
     return project.store.as_stored(again) == known
 
 
-def _check_timing(timing: Timing, latest: Any) -> None:
+def _check_timing(timing: Timing, now: datetime) -> None:
     moments = [m for m in (timing.shown, timing.first_action, timing.submitted) if m is not None]
     if moments != sorted(moments):
         raise Refused(422, "timing", "timing: shown, first_action and submitted must follow each other.")
-    if moments and moments[-1] > latest:
+    if moments and moments[-1] > now + AHEAD:
         raise Refused(422, "timing", "timing lies in the future: is this device's clock right?")
+    if moments and moments[0] < now - OLDEST:
+        raise Refused(422, "timing", "timing lies far in the past: is this device's clock right?")
+    if timing.shown is not None and timing.submitted is not None and timing.active_ms is not None:
+        lasted = timing.submitted - timing.shown
+        if timing.active_ms > (lasted + ROUNDING) / timedelta(milliseconds=1):
+            raise Refused(422, "timing", "timing: active_ms is more than went by from shown to submitted.")
 
 
 def _fitting(payload: Judgement, item: Item) -> Judgement:
@@ -261,7 +272,7 @@ def _fitting(payload: Judgement, item: Item) -> Judgement:
             raise ValueError(f"values.{min(unknown)}: there is no such aspect here")
         if (payload.low, payload.high) != (item.low, item.high):
             raise ValueError(f"low and high are {item.low:g} and {item.high:g} here")
-    if isinstance(payload, Label) and payload.label not in item.labels:
+    if isinstance(payload, Label) and payload.label and payload.label not in item.labels:  # none: not chosen yet
         raise ValueError("label: there is no such label here")
     if isinstance(payload, Spans) and item.labels and any(span.label not in item.labels for span in payload.spans):
         raise ValueError("spans.label: there is no such label here")

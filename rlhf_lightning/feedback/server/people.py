@@ -70,26 +70,31 @@ def invite(project: Project, connection: Connection, role: PersonRole, name: str
         )
     elif found.role != role:
         raise Refused(409, "known", f"This person is here already, as {found.role}: change the role there.")
+    elif not found.active:
+        raise Refused(409, "known", "This person is here already, and is locked out: let them in there.")
     return person, new_token(project, connection, person)
 
 
 def place(project: Project, connection: Connection, role: PersonRole, number: int) -> str | None:
     """A token for the ``number``-th person of a role that the command line asks for; None for one who was shut out.
 
-    It is the same person whenever the server is started, so that one whose cookie is lost gets back to their work.
+    It is the same person whenever the server is started, so that one whose cookie is lost gets back to their work. Who
+    starts the server is its owner, whatever another owner made of that account: else a project could be left with none.
     """
     person = pseudonym(project.salt, f"\x00{project.name}/{role}/{number}")
     found = _row(project, connection, person)
     if found is None:
         row = {"id": person, "project": project.name, "role": role, "active": True, "created": stamp(project.now())}
         connection.execute(sa.insert(people).values(row))
+    elif role == "owner":
+        connection.execute(sa.update(people).where(_of(project, people, person, "id")).values(role=role, active=True))
     elif not found.active:
         return None
     return new_token(project, connection, person)
 
 
 def new_token(project: Project, connection: Connection, person: str) -> str:
-    """A way in for a person, once; it takes the place of one that was not used."""
+    """A way in for a person who is not shut out, once; it takes the place of one that was not used."""
     connection.execute(sa.delete(tokens).where(_of(project, tokens, person), tokens.c.used.is_(None)))
     token = new_secret()
     expires = stamp(project.now() + TOKEN_LIFE)
@@ -180,13 +185,19 @@ def agree(project: Project, connection: Connection, person: Person, version: str
 
 def change(
     project: Project, connection: Connection, owner: Person, person: str, role: PersonRole | None, active: bool | None
-) -> None:
+) -> bool:
     """Give a person another role, or shut them out: their sessions and links end, what they were at is freed.
+
+    Who is made an annotator is taken off the disputes that they were at.
+
+    Returns:
+        Whether they are let in.
 
     Raises:
         Refused: 404 for nobody; 409 for the owner's own account, lest nobody is left.
     """
-    if _row(project, connection, person) is None:
+    found = _row(project, connection, person)
+    if found is None:
         raise Refused(404, "nobody", "There is no such person.")
     if person == owner.id:
         raise Refused(409, "yourself", "You can't change your own role.")
@@ -196,9 +207,14 @@ def change(
     if active is False:
         connection.execute(sa.delete(sessions).where(_of(project, sessions, person)))
         connection.execute(sa.delete(tokens).where(_of(project, tokens, person)))
+    if active is False or role == "annotator":
+        tasks = ("judge", "adjudicate") if active is False else ("adjudicate",)
         connection.execute(
-            sa.update(assignments).where(_of(project, assignments, person)).values(lease=None, expires=None, tab=None)
+            sa.update(assignments)
+            .where(_of(project, assignments, person), assignments.c.task.in_(tasks))
+            .values(lease=None, expires=None, tab=None)
         )
+    return bool(found.active if active is None else active)
 
 
 def everyone(project: Project, connection: Connection) -> list[dict[str, Any]]:

@@ -37,6 +37,9 @@ MOST_LEASES = 8
 REPEAT_AFTER = 10
 """So many questions lie between one and its repeat, so that it is not answered from memory."""
 
+FORESEEN = 200
+"""So many draws are looked up to say how much is left."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -338,23 +341,44 @@ def leased(project: Project, connection: Connection, person: Person, secret: str
     if found is None:
         raise lost
     now = stamp(project.now())
-    if found.expires <= now and found.event is None:
+    if found.expires <= now and found.status != "submitted":
         free = sa.select(queue.c.item).where(queue.c.item == found.item, queue.c.open)
         if connection.scalar(free.where(_room(project, person, found.task, now))) is None:
             raise lost
     return lease(project, connection, person, found.tab, found.task, found.item, anew=False)
 
 
+def release(project: Project, connection: Connection, person: Person, secret: str) -> bool:
+    """End a lease, so that others may have the question at once. One with a draft or an answer stays with its person.
+
+    The person may still answer, as long as nobody has taken the place.
+
+    Returns:
+        Whether it was ended.
+    """
+    ended = connection.execute(
+        sa.update(assignments)
+        .where(assignments.c.lease == secret, assignments.c.person == person.id, assignments.c.project == project.name)
+        .where(assignments.c.draft.is_(None), assignments.c.event.is_(None))
+        .values(expires=stamp(project.now()))
+    )
+    return ended.rowcount > 0
+
+
 def take_back(project: Project, connection: Connection, person: Person, tab: str) -> Given:
     """The question that a person finished last, leased once more; what they said holds until they say it anew.
+
+    What they skipped comes back only as long as it still wants someone.
 
     Raises:
         Refused: 404, if there is none.
     """
     now = stamp(project.now())
+    tasks = ("judge",) if person.role == "annotator" else ("judge", "adjudicate")
     last = connection.execute(
-        sa.select(assignments.c.item, assignments.c.task)
+        sa.select(assignments.c.item, assignments.c.task, assignments.c.status)
         .where(assignments.c.person == person.id, assignments.c.project == project.name)
+        .where(assignments.c.task.in_(tasks))
         .where(assignments.c.event.is_not(None))
         .where(sa.or_(assignments.c.expires.is_(None), assignments.c.expires <= now))
         .order_by(assignments.c.finished.desc())
@@ -362,6 +386,10 @@ def take_back(project: Project, connection: Connection, person: Person, tab: str
     ).first()
     if last is None:
         raise Refused(404, "nothing", "There is nothing to take back.")
+    if last.status == "skipped":
+        free = sa.select(queue.c.item).where(queue.c.item == last.item, queue.c.open)
+        if connection.scalar(free.where(_room(project, person, last.task, now))) is None:
+            raise Refused(409, "lease_lost", "Someone else has this question now.")
     return lease(project, connection, person, tab, last.task, last.item)
 
 
@@ -386,7 +414,10 @@ def _given(connection: Connection, row: Any) -> Given:
 
 
 def progress(project: Project, connection: Connection, person: Person, task: Task = "judge") -> dict[str, int]:
-    """How many questions a person has done and skipped, and how many are left that they have not seen or not done."""
+    """How many questions a person has done and skipped, and how many are left that they have not seen or not done.
+
+    What is left foresees the known and the repeated ones: if the total grew with each of them, it would give them away.
+    """
     mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name, assignments.c.task == task)
     count = sa.func.count()
     by_status: dict[str, int] = dict(
@@ -399,9 +430,40 @@ def progress(project: Project, connection: Connection, person: Person, task: Tas
         .all()
     )
     wanted = sa.and_(queue.c.project == project.name, queue.c.pool == task, queue.c.open)
-    total = connection.scalar(sa.select(count).where(wanted)) or 0
-    seen = sa.select(count).select_from(assignments.join(queue, queue.c.item == assignments.c.item))
-    seen = seen.where(assignments.c.person == person.id, assignments.c.event.is_not(None), wanted)
-    left = total - (connection.scalar(seen) or 0)
+    own = sa.select(count).select_from(assignments.join(queue, queue.c.item == assignments.c.item))
+    own = own.where(assignments.c.person == person.id)
+    unseen = (connection.scalar(sa.select(count).where(wanted)) or 0) - (connection.scalar(own.where(wanted)) or 0)
+    begun = own.where(mine, assignments.c.event.is_(None), queue.c.pool.in_(POOLS[task]), queue.c.open)
+    left = connection.scalar(begun) or 0
+    left += _ahead(project, connection, person, unseen) if task == "judge" else unseen
     done, skipped = by_status.get("submitted", 0), by_status.get("skipped", 0)
     return {"done": done, "skipped": skipped, "left": left, "total": done + skipped + left}
+
+
+def _ahead(project: Project, connection: Connection, person: Person, ordinary: int) -> int:
+    """How many questions a person is asked from now on until so many ordinary ones have come (`_drawn`).
+
+    The next `FORESEEN` draws are looked up and the others estimated. Repeats are taken to be had once there can be any.
+    """
+    share = project.gold_share + project.repeat_share
+    if not ordinary or not share:
+        return ordinary
+    count = sa.func.count()
+    of_project = queue.c.project == project.name
+    gold = connection.scalar(sa.select(count).where(of_project, queue.c.pool == "gold", _unseen(person))) or 0
+    mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name)
+    number = connection.scalar(sa.select(count).where(mine)) or 0
+    asked = 0
+    while ordinary and asked < FORESEEN:
+        chance = project.chance("draw", person.id, number + asked)
+        if chance < project.gold_share and gold:
+            gold -= 1
+        elif not (project.gold_share <= chance < share and number + asked > REPEAT_AFTER):
+            ordinary -= 1
+        asked += 1
+    each = 1 / (1 - share) if share < 1 else 1.0  # questions to an ordinary one
+    return (
+        asked
+        + ordinary
+        + round(min(gold, ordinary * each * project.gold_share) + ordinary * each * project.repeat_share)
+    )

@@ -18,7 +18,7 @@ export function h(tag, props = {}, ...children) {
 /** A button that submits nothing. `key` is shown beside its name, for those with a keyboard. */
 export function button(name, action, { key, ...props } = {}) {
   const hint = key ? h("kbd", { "aria-hidden": "true" }, key) : null;
-  return h("button", { type: "button", "aria-keyshortcuts": key, ...props, on: { click: action } }, hint, h("span", {}, name));
+  return h("button", { type: "button", "aria-keyshortcuts": key === "↵" ? "Enter" : key, ...props, on: { click: action } }, hint, h("span", {}, name));
 }
 
 /** Tell people with a screen reader. Saying the same thing twice is heard twice. */

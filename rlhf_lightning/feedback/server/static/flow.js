@@ -16,7 +16,7 @@ const ASK_AGAIN = 10_000;
 const REASONS = ["unclear", "knowledge", "language", "harmful", "broken", "other"];
 
 export class Flow {
-  /** `on`: {progress(progress), ended(), banner(text, props), calm()}. */
+  /** `on`: {progress(progress), ended(), consent(), banner(text, props), calm()}. */
   constructor({ me, tab, queue, place, on }) {
     Object.assign(this, { me, tab, queue, place, on });
     this.outbox = new Outbox(me.annotator.id, {
@@ -29,6 +29,8 @@ export class Flow {
     this.beat = setInterval(() => this.heartbeat(), HEARTBEAT);
     this.hidden = () => document.visibilityState === "hidden" && this.saveDraft(true);
     document.addEventListener("visibilitychange", this.hidden);
+    this.leaving = () => this.release();
+    addEventListener("pagehide", this.leaving);
   }
 
   async start() {
@@ -42,7 +44,9 @@ export class Flow {
 
   stop() {
     this.saveDraft(true);
+    this.release();
     this.stopped = true;
+    removeEventListener("pagehide", this.leaving);
     this.put(null);
     clearInterval(this.beat);
     clearTimeout(this.again);
@@ -54,6 +58,13 @@ export class Flow {
     const text = failure.status === 429 ? t("slow_down") : t("offline");
     this.on.banner(text, { kind: "wait", more: t("offline_waiting", { n: count }), action: [t("offline_retry"), () => this.outbox.wake()] });
     if (forgetful()) this.on.banner(t("storage_full"), { kind: "bad" });
+  }
+
+  // Of which nothing was said yet is for others at once when its person goes away. (After a reload it is asked for anew.)
+  release() {
+    const at = this.current;
+    if (!at || at.written || at.editing || this.busy) return;
+    post("/api/release", { lease: at.lease.id }, { keepalive: true }).catch(() => {}); // else its lease ends by itself
   }
 
   /** Ask until the server answers. */
@@ -81,6 +92,7 @@ export class Flow {
 
   ended(failure) {
     if (failure?.status === 401) this.on.ended();
+    else if (failure?.code === "consent") this.on.consent();
     else this.on.banner(t("refused", { message: failure?.message ?? String(failure) }), { kind: "bad", action: [t("next"), () => this.next()] });
   }
 
@@ -173,7 +185,7 @@ export class Flow {
     if (!this.current) return;
     this.touch();
     if (told) say(told);
-    this.current.changed = true;
+    this.current.changed = this.current.written = true;
     const safe = keep(this.draftKey(this.current.item.id), { payload: this.view.payload(), time: Date.now() });
     this.state(safe ? "" : t("storage_full"));
     clearTimeout(this.timer);
@@ -193,7 +205,9 @@ export class Flow {
     const payload = this.view.payload();
     const timing = at.clock.read(false);
     try {
-      await post("/api/judgements", { id: newId(), item: at.item.id, lease: at.lease.id, status: "draft", payload, reason: null, timing }, { keepalive: leaving && JSON.stringify(payload).length < 30_000 });
+      await post("/api/judgements", { id: newId(), item: at.item.id, lease: at.lease.id, status: "draft", payload, reason: null, timing }, { keepalive: leaving && new Blob([JSON.stringify(payload)]).size < 60_000 });
+      if (at.lost && this.current === at) this.on.calm(); // who had taken it left it again
+      at.lost = false;
       // What was written meanwhile is kept until its own draft has arrived.
       if (this.current === at && !at.changed) {
         forget(this.draftKey(at.item.id));
@@ -202,6 +216,10 @@ export class Flow {
     } catch (failure) {
       if (this.current !== at) return;
       if (failure.status === 401) return this.ended(failure);
+      if (failure.status === 409 && !at.lost) {
+        at.lost = true; // who goes on writing should know that it is in vain
+        this.on.banner(t("lease_lost"), { kind: "bad" });
+      }
       at.changed ||= failure.passing;
       this.state(t("draft_kept"));
       clearTimeout(this.timer);
@@ -255,7 +273,7 @@ export class Flow {
 
   // What the server refuses for good stays on the screen.
   ended401or(failure) {
-    if (failure.status === 401) return this.ended(failure);
+    if (failure.status === 401 || failure.code === "consent") return this.ended(failure);
     return this.on.banner(t("refused", { message: failure.message }), { kind: "bad" });
   }
 

@@ -68,7 +68,7 @@ function signIn(message) {
     event.preventDefault();
     const token = field.value.trim().replace(/^.*#token=/, "");
     if (!token) return;
-    history.replaceState(null, "", `/#token=${encodeURIComponent(decodeURIComponent(token))}`);
+    history.replaceState(null, "", `/#token=${encodeURIComponent(token)}`);
     begin();
   };
   page.replaceChildren(
@@ -167,7 +167,7 @@ function go(name) {
   history.replaceState(null, "", frame.tabs ? `#${name}` : "/");
   frame.tabs?.querySelectorAll("button").forEach((one) => one.setAttribute("aria-current", one.dataset.view === name ? "page" : "false"));
   frame.main.replaceChildren(h("h1", { id: "question", tabIndex: -1 }, t("loading")));
-  const on = { progress, banner, calm: () => banner(null), ended: () => signIn(t("session_over")) };
+  const on = { progress, banner, calm: () => banner(null), ended: () => signIn(t("session_over")), consent: anew };
   view = name === "dashboard" ? new Dashboard({ me, place: frame.main, on }) : new Flow({ me, tab, queue: name, place: frame.main, on });
   frame.bar.parentElement.hidden = name === "dashboard";
   view.start();
@@ -223,9 +223,16 @@ function languageChoice() {
 async function change(tag) {
   setLanguage(tag);
   await view?.saveDraft?.();
+  anew();
+}
+
+function anew() {
   close();
   begin();
 }
+
+// A link that is opened where the page is open already changes only what stands behind the #.
+addEventListener("hashchange", () => new URLSearchParams(location.hash.slice(1)).has("token") && anew());
 
 async function logOut() {
   close();

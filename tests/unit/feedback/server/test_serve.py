@@ -126,6 +126,11 @@ def test_over_a_real_socket(tmp_path: Path) -> None:
         assert b" 413 " in exchange(host, int(port), [head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 40])
         assert b" 413 " in exchange(host, int(port), [head + b"Content-Length: 99999999999\r\n\r\n"])
         assert b" 400 " in exchange(host, int(port), [b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n"])
+        both = head + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"  # smuggling
+        assert b" 400 " in exchange(host, int(port), [both])
+        upgrade = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        assert b" 200 " in exchange(host, int(port), [upgrade])
         me = call(browser, address, "/api/session", {"token": token}, Origin=address)
         assert me["annotator"]["role"] == "owner"
         process.send_signal(signal.SIGTERM)

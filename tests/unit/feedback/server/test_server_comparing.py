@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from itertools import combinations
 from typing import Any
 
@@ -96,6 +97,29 @@ def test_likeness_by_hand() -> None:
     assert likeness(said("spans"), said("spans", spans=marks[0])) == 0
     assert likeness(said("correction", text="a"), said("correction", text="b")) is None
     assert likeness(first, said("label", label="a")) is None
+
+
+def spans(length: int = 30) -> st.SearchStrategy[list[dict[str, Any]]]:
+    ends = st.lists(st.integers(0, length), min_size=2, max_size=2, unique=True).map(sorted)
+    one = st.tuples(ends, st.sampled_from("xyz")).map(
+        lambda got: {"start": got[0][0], "end": got[0][1], "label": got[1]}
+    )
+    return st.lists(one, max_size=8)
+
+
+@given(spans(), spans())
+def test_marks_agree_as_far_as_their_characters_do(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
+    first, second = ({(i, m["label"]) for m in marks for i in range(m["start"], m["end"])} for marks in (a, b))
+    dice = 2 * len(first & second) / (len(first) + len(second)) if first or second else 1
+    assert likeness(said("spans", spans=a), said("spans", spans=b)) == pytest.approx(dice)
+
+
+def test_many_marks_over_one_another_cost_little() -> None:
+    """One person could hold up all others else: the server compares judgements one after the other."""
+    many = said("spans", spans=[{"start": i, "end": 10**6 - i, "label": "x"} for i in range(10_000)])
+    start = time.process_time()
+    assert likeness(many, many) == 1
+    assert time.process_time() - start < 5  # character by character it is 10 ** 10 steps
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=6))

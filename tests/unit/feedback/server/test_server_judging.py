@@ -195,6 +195,17 @@ def test_drafts_follow_each_other(make_server: Make) -> None:
     ]
 
 
+def test_a_draft_of_a_label_may_have_none_yet(make_server: Make) -> None:
+    server = make_server([item("label", 1, labels=["x", "y"])])
+    user = server.user()
+    question = user.ask()
+    unsure = {"kind": "label", "label": "", "candidate": 0, "rationale": "x or y"}
+    assert user.say(question, unsure, "draft").status_code == 200
+    assert user.ask()["draft"]["rationale"] == "x or y"
+    assert user.say(question, unsure).json()["error"] == "payload"
+    assert user.say(question, {**unsure, "label": "z"}, "draft").json()["error"] == "payload"
+
+
 def test_a_chat_is_sent_as_turns(make_server: Make) -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     one = Item.model_validate({"kind": "thumbs", "asked": {"text": turns}, "candidates": [{"text": "x"}]})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from helpers.judges import Clock, Server, User
+from helpers.judges import Clock, Server, User, pairs
 from starlette.testclient import TestClient
 
 from rlhf_lightning.feedback.server import people
@@ -122,6 +122,44 @@ def test_the_owner_invites_and_shuts_out(make_server_on: Make) -> None:
     assert owner.post(f"people/{owner.id}", {"role": "annotator"}).json()["error"] == "yourself"
     assert owner.post(f"people/{owner.id}", {"active": False}).json()["error"] == "yourself"
     assert owner.post("people/nobody", {"active": False}).status_code == 404
+
+
+def test_no_link_is_made_that_lets_nobody_in(make_server: Make) -> None:
+    server = make_server()
+    owner = server.user("owner")
+    (ada,) = owner.post("invitations", {"role": "annotator", "name": "Ada"}).json()["links"]
+    owner.post(f"people/{ada['id']}", {"active": False})
+    assert owner.post("invitations", {"role": "annotator", "name": "Ada"}).json()["error"] == "known"
+    assert owner.post(f"people/{ada['id']}", {"link": True}).json()["error"] == "known"
+    link = owner.post(f"people/{ada['id']}", {"link": True, "active": True}).json()["url"]
+    assert server.client().post("/api/session", json={"token": link.split("=")[1]}).status_code == 200
+
+
+def test_who_starts_the_server_is_its_owner(make_server_on: Make) -> None:
+    """Another owner may take it from them while it runs; but no project is ever left without one."""
+    server = make_server_on()
+    owner = server.user("owner")
+    (other,) = owner.post("invitations", {"role": "owner"}).json()["links"]
+    client = server.client()
+    second = User(server, client, client.post("/api/session", json={"token": other["url"].split("=")[1]}).json())
+    for change in ({"role": "annotator"}, {"active": False}):
+        assert second.post(f"people/{owner.id}", change).status_code == 200
+        assert owner.get("people").status_code in (401, 403)
+        assert server.user("owner").get("people").status_code == 200
+
+
+def test_who_is_made_an_annotator_settles_nothing_any_more(make_server_on: Make) -> None:
+    server = make_server_on(pairs(2), raters=2)
+    one, two, judge, owner = server.user(), server.user(number=1), server.user("adjudicator"), server.user("owner")
+    for _ in range(2):
+        one.prefer("good")
+        two.prefer("bad")
+    judge.prefer("good", queue="adjudicate")
+    question = judge.ask(queue="adjudicate")
+    owner.post(f"people/{judge.id}", {"role": "annotator"})
+    assert judge.say(question).json()["error"] == "lease_lost"
+    assert judge.post("undo", {"tab": "tab"}).json()["error"] == "nothing"  # it would show what others said
+    assert owner.ask(queue="adjudicate")["item"] is not None
 
 
 def test_who_was_shut_out_gets_no_link_when_the_server_starts(make_server: Make) -> None:

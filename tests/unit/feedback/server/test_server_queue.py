@@ -121,6 +121,42 @@ def test_a_heartbeat_keeps_a_lease(make_server_on: Make, clock: Clock) -> None:
         assert other.ask()["why"] == "none_now"
 
 
+def test_a_question_that_is_released_is_for_others_at_once(make_server_on: Make) -> None:
+    server = make_server_on(pairs(1))
+    one, two = server.user(number=0), server.user(number=1)
+    question = one.ask()
+    assert two.ask()["why"] == "none_now"
+    assert two.post("release", {"lease": question["lease"]["id"]}).json() == {"released": False}
+    assert two.ask()["why"] == "none_now"
+    assert one.post("release", {"lease": question["lease"]["id"]}).json() == {"released": True}
+    again = one.ask()  # a reload
+    assert again["item"] == question["item"]
+    one.post("release", {"lease": again["lease"]["id"]})
+    assert asked(two.ask()) == "question 0"
+    assert one.say(again).json()["error"] == "lease_lost"
+    assert one.ask()["why"] == "none_now"
+
+
+def test_who_released_a_question_may_come_back_to_it(make_server_on: Make) -> None:
+    user = make_server_on(pairs(1)).user()
+    question = user.ask()
+    user.post("release", {"lease": question["lease"]["id"]})
+    assert user.say(question).status_code == 200
+
+
+def test_what_was_begun_is_kept_when_it_is_released(make_server_on: Make) -> None:
+    server = make_server_on(pairs(1))
+    one, two = server.user(number=0), server.user(number=1)
+    question = one.ask()
+    one.say(question, {**WIN, "rationale": "half"}, "draft")
+    assert one.post("release", {"lease": question["lease"]["id"]}).json() == {"released": False}
+    assert two.ask()["why"] == "none_now"
+    one.say(question)
+    undone = one.post("undo", {"tab": "tab"}).json()
+    assert one.post("release", {"lease": undone["lease"]["id"]}).json() == {"released": False}
+    assert one.ask()["item"] == undone["item"]
+
+
 def test_a_skip_leaves_the_question_to_others(make_server_on: Make) -> None:
     server = make_server_on(pairs(1))
     one, two = server.user(number=0), server.user(number=1)
@@ -154,6 +190,21 @@ def test_what_is_taken_back_holds_until_it_is_said_anew(make_server_on: Make) ->
 def test_nothing_to_take_back(make_server_on: Make) -> None:
     answer = make_server_on().user().post("undo", {"tab": "tab"})
     assert (answer.status_code, answer.json()["error"]) == (404, "nothing")
+
+
+def test_a_skip_that_another_made_good_is_not_taken_back(make_server_on: Make) -> None:
+    server = make_server_on(pairs(2))
+    one, two = server.user(number=0), server.user(number=1)
+    one.say(one.ask(), None, "skipped")
+    assert one.say(one.post("undo", {"tab": "tab"}).json(), None, "skipped").status_code == 200
+    undone = one.post("undo", {"tab": "tab"}).json()
+    assert asked(two.prefer("good")) == "question 1"
+    assert two.ask()["why"] == "none_now"  # the first one thinks it over
+    server.clock.add(minutes=11)
+    assert asked(two.prefer("good")) == "question 0"
+    assert one.say(undone).json()["error"] == "lease_lost"
+    assert one.post("undo", {"tab": "tab"}).json()["error"] == "lease_lost"
+    assert Counter(event.item for event in server.current()) == {"q0": 1, "q1": 1}
 
 
 def test_a_judgement_turned_into_a_skip_is_asked_of_another(make_server_on: Make) -> None:
@@ -296,6 +347,36 @@ def test_a_page_cannot_tell_gold_and_repeats_from_others(make_server: Make) -> N
             assert word not in str(question), word
         user.prefer("good")
     assert len(forms) == 1
+
+
+def test_progress_does_not_give_gold_and_repeats_away(make_server: Make) -> None:
+    """If the total grew with each of them, everyone could tell, and think better of it with undo."""
+    server = make_server([*pairs(40), *gold(20)], gold_share=0.2, repeat_share=0.2)
+    user = server.user()
+    totals = {user.me["progress"]["total"]}
+    while (question := user.ask())["item"] is not None:
+        totals |= {question["progress"]["total"], user.say(question).json()["progress"]["total"]}
+    assert {"gold" if e.gold else "repeat" if e.repeats else "plain" for e in server.log()} == {
+        "gold",
+        "repeat",
+        "plain",
+    }
+    assert totals == {len(server.current())}
+
+
+def test_progress_of_many_questions_is_estimated_alike(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what is looked up, the total moves with what lies far ahead, not with the question that was answered."""
+    monkeypatch.setattr(queue, "FORESEEN", 10)
+    server = make_server([*pairs(60), *gold(60)], gold_share=0.3)
+    user = server.user()
+    before, grew = user.me["progress"]["total"], dict[bool, list[int]]({True: [], False: []})
+    for _ in range(50):
+        after = user.say(user.ask()).json()["progress"]["total"]
+        grew[server.log()[-1].gold].append(after - before)
+        before = after
+    assert max(abs(step) for steps in grew.values() for step in steps) <= 2
+    assert len(set(grew[True])) > 1  # no step is that of gold alone
+    assert set(grew[True]) <= set(grew[False])
 
 
 def test_where_there_is_nothing_else_gold_is_asked(make_server: Make) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from helpers.judges import HERE, Clock, Server, User, pairs
+from helpers.judges import HERE, PAGE, Clock, Server, User, pairs
 from starlette.testclient import TestClient
 
 from rlhf_lightning.feedback.items import Item
@@ -170,6 +170,12 @@ def test_a_foreign_name_that_points_here_is_refused(make_server: Make) -> None:
         refused(user.client.get(path, headers={"host": "evil.example:8000"}), 400, "host")
 
 
+def test_the_name_that_it_listens_at_is_its_own(make_server: Make) -> None:
+    app = create_app(make_server().project, PAGE, host="Judge.lan")
+    assert TestClient(app, base_url="http://judge.lan:8321").get("/").status_code == 200
+    assert TestClient(app, base_url="http://evil.lan:8321").get("/").status_code == 400
+
+
 def test_a_public_name_is_no_name_of_another_server(make_server: Make) -> None:
     app = make_server(address="https://judge.example.org").app
     assert TestClient(app, base_url="https://judge.example.org").get("/").status_code == 200
@@ -187,6 +193,7 @@ ROUTES = [
     ("POST", "/api/judgements", {"id": "a", "item": "b", "lease": "c", "status": "draft"}, EVERYONE),
     ("POST", "/api/undo", {"tab": "t"}, EVERYONE),
     ("POST", "/api/heartbeat", {"lease": "x"}, EVERYONE),
+    ("POST", "/api/release", {"lease": "x"}, EVERYONE),
     ("GET", "/api/dashboard", None, {"adjudicator", "owner"}),
     ("GET", "/api/people", None, {"owner"}),
     ("POST", "/api/invitations", {"role": "annotator", "count": 1}, {"owner"}),
@@ -303,6 +310,9 @@ def test_anothers_id_tells_nothing(make_server: Make) -> None:
         {"timing": {"shown": "2026-01-31T12:00:00"}},
         {"timing": {"active_ms": -1}},
         {"timing": {"active_ms": 1e400}},
+        {"timing": {"active_ms": 10**400}},
+        {"timing": {"shown": "0001-01-01T00:00:00+14:00"}},
+        {"timing": {"shown": "2026-01-31T11:59:00Z", "submitted": "2026-01-31T12:00:00Z", "active_ms": 62_000}},
         {"lease": ["x"]},
     ],
     ids=lambda sent: str(sent)[:50],

@@ -37,8 +37,8 @@ export function thumbs({ item, options, draft, decided, changed }) {
     actions: one ? groups[0] : null,
     keys: one
       ? [
-          { keys: ["1", "+", "ArrowUp"], shown: ["1"], name: t("key_thumb_up"), run: () => set(0, true) },
-          { keys: ["2", "-", "ArrowDown"], shown: ["2"], name: t("key_thumb_down"), run: () => set(0, false) },
+          { keys: ["1", "+"], shown: ["1"], name: t("key_thumb_up"), run: () => set(0, true) },
+          { keys: ["2", "-"], shown: ["2"], name: t("key_thumb_down"), run: () => set(0, false) },
         ]
       : up.map((_, i) => ({ keys: [String(i + 1)], name: t("key_thumb", { n: i + 1 }), run: () => turn(i) })),
     submits: !one,
