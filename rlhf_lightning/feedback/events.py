@@ -478,7 +478,8 @@ def current(events: Iterable[Event], drafts: bool = False) -> list[Event]:
     Returns:
         Those with a payload, in their order in the log.
     """
-    return [e for e in holding(events, ("submitted", "draft") if drafts else ("submitted",)) if e.payload is not None]
+    wanted: tuple[Status, ...] = ("submitted", "draft") if drafts else ("submitted",)
+    return [event for event in holding(events, wanted) if event.payload is not None]
 
 
 def holding(events: Iterable[Event], statuses: Collection[Status]) -> list[Event]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.data.split import split_by_group
@@ -130,9 +132,10 @@ class Questions:
         ]
 
     def reward_model(self, number: int) -> RewardModel:
-        """A round's reward model, to be asked."""
+        """A round's reward model, to be asked, where the Trainer would have it."""
         spec = ModelSpec(str(self.reward(number)), trust_remote_code=self.cfg["model"]["trust_remote_code"])
-        return RewardModel.load(spec, **self.limits).eval()
+        gpu = self.cfg["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return RewardModel.load(spec, **self.limits).eval().to("cuda" if gpu else "cpu")
 
     @property
     def _task(self) -> str:

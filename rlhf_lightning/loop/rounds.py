@@ -27,10 +27,10 @@ from rlhf_lightning.loop.questions import VERDICT, Questions, held_prompts, roun
 from rlhf_lightning.models import ModelSpec
 from rlhf_lightning.pipeline import run_pipeline
 from rlhf_lightning.pipeline.run import is_rank_zero, say
-from rlhf_lightning.processes import agreed, wait_for_all
+from rlhf_lightning.processes import agreed, first_alone, wait_for_all
 from rlhf_lightning.report import PolicyResult, RunResults, read_samples, write_samples
 from rlhf_lightning.report.results import Sample, write_atomic
-from rlhf_lightning.state import FILE, State
+from rlhf_lightning.state import FILE, State, clear
 
 QUESTIONS, JUDGEMENTS = "questions.jsonl", "judgements.jsonl"
 HELD_OUT = 0.1
@@ -140,25 +140,35 @@ class Rounds:
         folder = self.dir / name
 
         def ask() -> None:
-            items = asked()
-            if is_rank_zero():
-                folder.mkdir(parents=True, exist_ok=True)
-                with self._store() as store:
-                    store.add_items(items, project_of(self.dir))
-                write_atomic(folder / QUESTIONS, "".join(item.to_json() + "\n" for item in items))
+            # Questions that are written down already, but perhaps not stored, stay as they are: not every device draws
+            # the same answers twice, and people may have begun.
+            known = agreed(lambda: "known" if (folder / QUESTIONS).exists() else "")
+            items = [] if known else asked()
 
-        def judge() -> None:
-            if is_rank_zero():
-                items = read_items(folder / QUESTIONS)
+            def keep(_: Callable[[], None]) -> None:
+                if not known:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_atomic(folder / QUESTIONS, "".join(item.to_json() + "\n" for item in items))
                 with self._store() as store:
-                    project, file = project_of(self.dir), folder / QUESTIONS
-                    answer(store, project, items, self.loop, self.cfg, file, say, self.stop.check)
-                    asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
-                    lines = [event.to_json() + "\n" for event in current(store.events()) if event.item in asked]
-                write_atomic(folder / JUDGEMENTS, "".join(lines))
+                    store.add_items(read_items(folder / QUESTIONS), project_of(self.dir))
+
+            first_alone(keep, is_rank_zero())
+
+        def judge(goes_on: Callable[[], None]) -> None:
+            def check() -> None:
+                self.stop.check()
+                goes_on()
+
+            items = read_items(folder / QUESTIONS)
+            with self._store() as store:
+                project, file = project_of(self.dir), folder / QUESTIONS
+                answer(store, project, items, self.loop, self.cfg, file, say, check)
+                asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
+                lines = [event.to_json() + "\n" for event in current(store.events()) if event.item in asked]
+            write_atomic(folder / JUDGEMENTS, "".join(lines))
 
         self.step(f"{name} asked", ask)
-        self.step(f"{name} judged", judge)
+        self.step(f"{name} judged", lambda: first_alone(judge, is_rank_zero()))
         if last:
             events = [e for e in read_events(folder / JUDGEMENTS) if e.shown.strategy == VERDICT]
             self._note(last, wins_of(round_name(last), round_name(last - 1), events))
@@ -173,7 +183,7 @@ class Rounds:
             raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
         rounds = [self.dir / f"round_{n}" / QUESTIONS for n in range(1, number + 1)]
         kept_out = held_prompts([read_items(path) for path in rounds], HELD_OUT, self.cfg["seed"])
-        pairs, unpaired = (self._as_asked(rows) for rows in (made.preferences, made.unpaired))
+        pairs, unpaired = self._as_asked(made.preferences), self._as_asked(made.unpaired)
         rest, held = split(pairs, kept_out)
         if not rest:
             self.tell(f"round {number}: all preferences are of held-out prompts, so none is held out")
@@ -265,8 +275,7 @@ class Rounds:
 
     def _rescore(self, number: int) -> None:
         """Score the answers of all policies by the newest reward model: no two rounds' scores are on one scale."""
-        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
-        columns = [name for name in self.results.columns["reward"] if name.removeprefix("reward/") in learned]
+        columns = self._learned(self.results)
         model = self.questions.reward_model(number)
         for policy in self.results.policies:
             answered = [sample for sample in self.samples.values() if policy.name in sample.completions]
@@ -277,6 +286,11 @@ class Rounds:
                     sample.scores.setdefault(policy.name, {})[name] = round(score, 6)
                 policy.metrics[name] = sum(scores) / len(scores)
 
+    def _learned(self, results: RunResults) -> list[str]:
+        """Columns of the reward model that each round trains."""
+        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
+        return [name for name in results.columns.get("reward", []) if name.removeprefix("reward/") in learned]
+
     # --- what came of it ---------------------------------------------------------------------------------------------
 
     def _note(self, number: int, known: Figures) -> None:
@@ -286,7 +300,8 @@ class Rounds:
         if "learned" not in figures:
             inner = RunResults.read(self._folder(number) / "metrics.json")
             first, last = inner.policies[0].metrics, inner.policies[-1].metrics
-            figures |= {"accuracy": (inner.reward_model or {}).get("accuracy"), **gains(first, last, inner.objective)}
+            gained = gains(first, last, inner.objective, *self._learned(inner)[:1])
+            figures |= {"accuracy": (inner.reward_model or {}).get("accuracy"), **gained}
         figures |= known
         self.results.rounds = [*rounds[: number - 1], figures, *rounds[number:]]
         direction = self.results.directions.get(self.results.objective or "")
@@ -302,6 +317,16 @@ def split(rows: Sequence[Row], held: Collection[str]) -> tuple[list[Row], list[R
     for row in rows:
         sides[str(row.prompt.text) in held].append(row)
     return sides
+
+
+def clear_rounds(folder: Path) -> None:
+    """Remove what an earlier loop in this folder left to be gone on with; what people said stays in its store."""
+    clear(folder)
+    for path in folder.glob("*/"):
+        if path.name in ("start", "verdict") or path.name.startswith("round_"):
+            clear(path)
+            for name in (QUESTIONS, JUDGEMENTS):
+                (path / name).unlink(missing_ok=True)
 
 
 def read_events(path: Path) -> list[Event]:

@@ -13,7 +13,7 @@ from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, P
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.loop.options import Loop
 from rlhf_lightning.loop.questions import VERDICT, held_prompts
-from rlhf_lightning.loop.rounds import FILE, QUESTIONS, Rounds
+from rlhf_lightning.loop.rounds import FILE, JUDGEMENTS, QUESTIONS, Rounds, clear_rounds, read_items
 from rlhf_lightning.report import PolicyResult, RunResults
 from rlhf_lightning.state import State
 
@@ -105,3 +105,23 @@ def test_a_round_goes_on_in_the_way_the_loop_does(rounds: Rounds, tmp_path: Path
     rounds._train(0, tmp_path / "start", {"stages": ["sft"]}, rounds.data)
     assert seen.config["resume"] == wanted
     assert json.loads((tmp_path / FILE).read_text())["done"] == ["start trained"]
+
+
+def test_questions_that_are_written_down_are_stored_and_not_made_anew(rounds: Rounds, tmp_path: Path):
+    ask(rounds, 1, [item(0)])
+    rounds.loop = Loop(annotators="people")
+    with rounds._store() as store:
+        store.add([said(item(0))])
+    rounds._judged("round_1", 0, lambda: pytest.fail("asked anew"))
+    with rounds._store() as store:
+        assert list(store.items()) == read_items(tmp_path / "round_1" / QUESTIONS) == [item(0)]
+    assert (tmp_path / "round_1" / JUDGEMENTS).read_text() != ""
+
+
+def test_a_new_loop_in_an_old_one_s_folder_begins_anew_and_keeps_what_people_said(rounds: Rounds, tmp_path: Path):
+    ask(rounds, 2, [item(0)])
+    left = [tmp_path / FILE, tmp_path / "round_2" / FILE, tmp_path / "round_2" / JUDGEMENTS]
+    for path in (*left, tmp_path / "feedback.db"):
+        path.touch()
+    clear_rounds(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "feedback.db"]
