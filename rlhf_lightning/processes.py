@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlhf_lightning.errors import Preempted, UserError
+
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -53,6 +55,42 @@ def agreed(choose: Callable[[], str]) -> str:
 def wait_for_all() -> None:
     """Go on when every connected process has come here."""
     agreed(lambda: "")
+
+
+GOES_ON = "goes on"
+
+
+def first_alone(work: Callable[[Callable[[], None]], None], is_first: bool) -> None:
+    """Have rank zero do what may take days, while the others wait, who fail if it does.
+
+    No exchange between processes may last longer than 10 to 30 minutes; so the others are told that it goes on.
+
+    Args:
+        work: is given what to call every few minutes, or more often.
+        is_first: whether this is rank zero.
+
+    Raises:
+        UserError: on the other ranks, for whatever failed on rank zero; there it is raised as it is.
+        Preempted: likewise, where that was told to stop.
+    """
+    if not is_first:
+        while (told := agreed(str)) == GOES_ON:
+            pass
+        kind, _, reason = told.partition(": ")
+        if kind:
+            raise Preempted(reason) if kind == Preempted.__name__ else UserError(reason)
+        return
+
+    def goes_on() -> None:
+        agreed(lambda: GOES_ON)
+
+    try:
+        work(goes_on)
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+        agreed(lambda: failed)
+        raise
+    agreed(str)
 
 
 def config_flags(arguments: list[str]) -> list[str]:

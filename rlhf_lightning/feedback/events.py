@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -478,7 +478,16 @@ def current(events: Iterable[Event], drafts: bool = False) -> list[Event]:
     Returns:
         Those with a payload, in their order in the log.
     """
-    log = list(events)
+    wanted: tuple[Status, ...] = ("submitted", "draft") if drafts else ("submitted",)
+    return [event for event in holding(events, wanted) if event.payload is not None]
+
+
+def holding(events: Iterable[Event], statuses: Collection[Status]) -> list[Event]:
+    """The events of these statuses that nothing supersedes or takes back; drafts do so only where they are among them.
+
+    See `current`; those without a payload are among them here.
+    """
+    log, drafts = list(events), "draft" in statuses
     by_id = {event.id: event for event in log}
     gone = {
         event.supersedes
@@ -488,5 +497,4 @@ def current(events: Iterable[Event], drafts: bool = False) -> list[Event]:
         and (old := by_id.get(event.supersedes)) is not None
         and old.annotator.id == event.annotator.id
     }
-    wanted = ("submitted", "draft") if drafts else ("submitted",)
-    return [e for e in log if e.id not in gone and e.status in wanted and e.payload is not None]
+    return [event for event in log if event.id not in gone and event.status in statuses]

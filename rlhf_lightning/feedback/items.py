@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, Payload, Spans, Value, _inside, current, explain
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, Payload, Spans, Value, _inside, explain, holding
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -188,9 +188,9 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def unanswered(items: Iterable[Item], events: Iterable[Event], raters: int) -> list[Item]:
-    """The questions that fewer than ``raters`` people have answered; who skipped one has answered it."""
-    log = list(events)
+    """The questions that fewer than ``raters`` people have answered; who skipped one, and has not thought better of it,
+    has answered it."""
     people: dict[str, set[str]] = defaultdict(set)
-    for event in [*current(log), *(event for event in log if event.status == "skipped")]:
+    for event in holding(events, ("submitted", "skipped")):
         people[event.item].add(event.annotator.id)
     return [item for item in items if len(people[item.id]) < raters]

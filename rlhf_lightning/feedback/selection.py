@@ -1,7 +1,8 @@
 """Which questions to ask next, of many that could be asked.
 
-A part of them is always drawn at random: what is chosen for being unsure or far apart is no fair sample, and only the
-random part tells how good a reward model is. Each choice says by which strategy it came and with which probability.
+A part of them is always drawn at random, from all there are and before the rest is chosen: what is chosen for being
+unsure or far apart is no fair sample, nor is what that leaves over, and only the random part tells how good a reward
+model is. Each choice says by which strategy it came and with which probability.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Chosen(NamedTuple):
     Attributes:
         place: which of those that could be, from 0.
         strategy: by which it came: the one asked for, or ``random``.
-        probability: with which it came: 1 where the strategy's order alone decides.
+        probability: with which it came: 1 where the strategy's order alone decides, among what chance left over.
     """
 
     place: int
@@ -84,14 +85,13 @@ def choose(
     draw = np.random.default_rng(seed)
     count = min(count, n)
     by_chance = count if strategy == "random" or gaps is None else math.ceil(random_share * count)
-    order = draw.permutation(n)
+    order = [int(i) for i in draw.permutation(n)]
+    drawn, rest = order[:by_chance], order[by_chance:]
     first: list[int] = []
     if by_chance < count:
         assert gaps is not None
-        wanted = usefulness(gaps, strategy)[order]  # ties fall at random
-        first = [int(i) for i in order[np.argsort(-wanted, kind="stable")[: count - by_chance]]]
-    taken = set(first)
-    rest = [int(i) for i in order if int(i) not in taken][:by_chance]
-    chance = by_chance / (n - len(first)) if rest else 1.0
-    chosen = [Chosen(i, strategy, 1.0) for i in first] + [Chosen(i, "random", chance) for i in rest]
+        wanted = usefulness(gaps, strategy)[rest]  # ties fall at random
+        first = [rest[i] for i in np.argsort(-wanted, kind="stable")[: count - by_chance]]
+    chance = by_chance / n if n else 1.0
+    chosen = [Chosen(i, strategy, 1.0) for i in first] + [Chosen(i, "random", chance) for i in drawn]
     return [chosen[i] for i in draw.permutation(len(chosen))]

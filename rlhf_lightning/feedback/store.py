@@ -279,6 +279,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
+        _lock_items(connection)
         told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
         gone = self._erased(connection, [item.id for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
@@ -373,6 +374,13 @@ def _lock_schema(connection: Connection) -> None:
     """Two processes that open a new PostgreSQL store at once would both make its tables."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("select pg_advisory_xact_lock(7246112)"))
+
+
+def _lock_items(connection: Connection) -> None:
+    """Two transactions that add questions at once to PostgreSQL would both count from the same number, and the queue,
+    which takes in what comes after the newest it knows, would miss those that are committed later."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("select pg_advisory_xact_lock(7246113)"))
 
 
 def _engine(place: str, create: bool) -> sa.Engine:

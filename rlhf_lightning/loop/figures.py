@@ -39,15 +39,17 @@ def foretold(model: RewardModel, events: Sequence[Event]) -> float | None:
     return float(((better > worse).float() + 0.5 * (better == worse).float()).mean())
 
 
-def gains(before: dict[str, float], after: dict[str, float], objective: str | None) -> Figures:
-    """What PPO gained in the reward it was trained on, and in the objective."""
+def gains(
+    before: dict[str, float], after: dict[str, float], objective: str | None, learned: str = "learned"
+) -> Figures:
+    """What PPO gained in the reward that the round learnt (by the name of its column), and in the objective."""
 
     def gain(name: str | None) -> float | None:
         if name is None or name not in before or name not in after:
             return None
         return after[name] - before[name]
 
-    return {"learned": gain("learned"), "objective": gain(objective), "kl": after.get("kl")}
+    return {"learned": gain(learned), "objective": gain(objective), "kl": after.get("kl")}
 
 
 def said_of(now: Figures, before: Figures, direction: str | None) -> list[str]:

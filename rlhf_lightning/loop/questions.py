@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlhf_lightning.data.rows import PromptRow
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.data.split import split_by_group
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.selection import choose
 from rlhf_lightning.hydra_support import instantiate
@@ -31,8 +34,29 @@ def round_name(number: int) -> str:
     return f"round {number}" if number else "start"
 
 
-def _chosen(item: Item, strategy: str, probability: float) -> Item:
-    return item.model_copy(update={"strategy": strategy, "probability": probability})
+def held_prompts(asked: Sequence[Sequence[Item]], share: float, seed: int) -> set[str]:
+    """The prompts on which reward models are measured, chosen from the new ones of each round.
+
+    A prompt that is held out stays so in all later rounds, and one that was learnt from is never held out later: each
+    reward model goes on from the one before, and would be measured on what that has learnt.
+
+    Args:
+        asked: the questions of each round so far; verdicts don't count.
+        share: of a round's new prompts; at least one where there are two and more.
+        seed: of the choice.
+
+    Returns:
+        ``str`` of their texts, or of the turns of a chat.
+    """
+    seen: set[str] = set()
+    held: set[str] = set()
+    for number, items in enumerate(asked, 1):
+        names = [str(prompt_of(item.asked).text) for item in items if item.strategy != VERDICT]
+        new = [name for name in dict.fromkeys(names) if name not in seen]
+        seen.update(new)
+        if len(new) > 1:
+            held.update(split_by_group(new, str, share, seed + number)[1])
+    return held
 
 
 @dataclass(frozen=True)
@@ -108,9 +132,10 @@ class Questions:
         ]
 
     def reward_model(self, number: int) -> RewardModel:
-        """A round's reward model, to be asked."""
+        """A round's reward model, to be asked, where the Trainer would have it."""
         spec = ModelSpec(str(self.reward(number)), trust_remote_code=self.cfg["model"]["trust_remote_code"])
-        return RewardModel.load(spec, **self.limits).eval()
+        gpu = self.cfg["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return RewardModel.load(spec, **self.limits).eval().to("cuda" if gpu else "cpu")
 
     @property
     def _task(self) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlhf_lightning.callbacks import StopRequest
+from rlhf_lightning.data.rows import PreferenceRow, UnpairedRow
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.data.split import group_key, split_by_group
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
@@ -24,18 +24,20 @@ from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.figures import Figures, foretold, gains, said_of, wins_of
 from rlhf_lightning.loop.judging import answer, project_of
 from rlhf_lightning.loop.options import Loop, is_learned_here
-from rlhf_lightning.loop.questions import VERDICT, Questions, round_name
+from rlhf_lightning.loop.questions import VERDICT, Questions, held_prompts, round_name
 from rlhf_lightning.models import ModelSpec
 from rlhf_lightning.pipeline import run_pipeline
 from rlhf_lightning.pipeline.run import is_rank_zero, say
-from rlhf_lightning.processes import wait_for_all
+from rlhf_lightning.processes import agreed, first_alone, wait_for_all
 from rlhf_lightning.report import PolicyResult, RunResults, read_samples, write_samples
 from rlhf_lightning.report.results import Sample, write_atomic
-from rlhf_lightning.state import FILE, State
+from rlhf_lightning.state import FILE, State, clear
 
 QUESTIONS, JUDGEMENTS = "questions.jsonl", "judgements.jsonl"
 HELD_OUT = 0.1
-"""Share of a round's pairs, by prompt, on which its reward model is measured and does not learn."""
+"""Share of the prompts asked about on which reward models are measured and do not learn."""
+
+Row = TypeVar("Row", PreferenceRow, UnpairedRow)
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Rounds:
 
         self._judged(folder.name, number - 1, asked)
         events = read_events(folder / JUDGEMENTS)
-        data = self._rows(events)
+        data = self._rows(number, events)
         known = self._foretold(number, folder, events)
         options: dict[str, Any] = {"stages": ["reward", "ppo"], "policy": self._policy(number - 1)}
         if number > 1:
@@ -140,30 +142,40 @@ class Rounds:
         folder = self.dir / name
 
         def ask() -> None:
-            items = asked()
-            if is_rank_zero():
-                folder.mkdir(parents=True, exist_ok=True)
+            # Questions that are written down already, but perhaps not stored, stay as they are: not every device draws
+            # the same answers twice, and people may have begun.
+            known = agreed(lambda: "known" if (folder / QUESTIONS).exists() else "")
+            items = [] if known else asked()
+
+            def keep(_: Callable[[], None]) -> None:
                 with self._store() as store:
                     store.note_texts()
-                    store.add_items(items, project_of(self.dir))
-                    lines = [store.stored_item(item).to_json() + "\n" for item in items]
-                write_atomic(folder / QUESTIONS, "".join(lines))
+                    if not known:
+                        folder.mkdir(parents=True, exist_ok=True)
+                        lines = [store.stored_item(item).to_json() + "\n" for item in items]
+                        write_atomic(folder / QUESTIONS, "".join(lines))
+                    store.add_items(read_items(folder / QUESTIONS), project_of(self.dir))
 
-        def judge() -> None:
-            if is_rank_zero():
-                items = read_items(folder / QUESTIONS)
-                with self._store() as store:
-                    project, file = project_of(self.dir), folder / QUESTIONS
-                    answer(store, project, items, self.loop, self.cfg, file, say, self.stop.check)
-                    asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
-                    said = [event for event in current(store.events()) if event.item in asked]
-                    # Noted first: what the store does not know of is not told of when a person is erased.
-                    store.note_export(f"{project}/{name}", "log", str(file.parent / JUDGEMENTS), [e.id for e in said])
-                    lines = [event.to_json() + "\n" for event in said]
-                write_atomic(folder / JUDGEMENTS, "".join(lines))
+            first_alone(keep, is_rank_zero())
+
+        def judge(goes_on: Callable[[], None]) -> None:
+            def check() -> None:
+                self.stop.check()
+                goes_on()
+
+            items = read_items(folder / QUESTIONS)
+            with self._store() as store:
+                project, file = project_of(self.dir), folder / QUESTIONS
+                answer(store, project, items, self.loop, self.cfg, file, say, check)
+                asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
+                said = [event for event in current(store.events()) if event.item in asked]
+                # Noted first: what the store does not know of is not told of when a person is erased.
+                store.note_export(f"{project}/{name}", "log", str(folder / JUDGEMENTS), [e.id for e in said])
+                lines = [event.to_json() + "\n" for event in said]
+            write_atomic(folder / JUDGEMENTS, "".join(lines))
 
         self.step(f"{name} asked", ask)
-        self.step(f"{name} judged", judge)
+        self.step(f"{name} judged", lambda: first_alone(judge, is_rank_zero()))
         if last:
             events = [e for e in read_events(folder / JUDGEMENTS) if e.shown.strategy == VERDICT]
             self._note(last, wins_of(round_name(last), round_name(last - 1), events))
@@ -173,7 +185,7 @@ class Rounds:
         scrubber = None if self.loop.keep_raw else Scrubber()
         return Store(self.loop.store or self.dir / "feedback.db", scrubber=scrubber)
 
-    def _rows(self, events: Sequence[Event]) -> TaskData:
+    def _rows(self, number: int, events: Sequence[Event]) -> TaskData:
         """The run's rows, with the preferences of all judgements so far, but verdicts, beside the data's own.
 
         Held out are judgements of this loop alone: the reward model is to know the answers of the policy as it is now.
@@ -181,9 +193,27 @@ class Rounds:
         made = rows_of([event for event in events if event.shown.strategy != VERDICT])
         if not made.preferences:
             raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
-        rest, held = split_by_group(made.preferences, group_key(None), HELD_OUT, self.cfg["data"].get("seed", 0))
-        preferences, unpaired = [*self.data.preferences, *rest], [*self.data.unpaired, *made.unpaired]
-        return replace(self.data, preferences=preferences, preferences_test=held, unpaired=unpaired, notes=[])
+        rounds = [self.dir / f"round_{n}" / QUESTIONS for n in range(1, number + 1)]
+        kept_out = held_prompts([read_items(path) for path in rounds], HELD_OUT, self.cfg["seed"])
+        pairs, unpaired = self._as_asked(made.preferences), self._as_asked(made.unpaired)
+        rest, held = split(pairs, kept_out)
+        if not rest:
+            self.tell(f"round {number}: all preferences are of held-out prompts, so none is held out")
+            rest, held = held, []
+        learnt, unseen = split(unpaired, kept_out) if held else (unpaired, [])
+        return replace(
+            self.data,
+            preferences=[*self.data.preferences, *rest],
+            preferences_test=held,
+            unpaired=[*self.data.unpaired, *learnt],
+            unpaired_test=unseen,
+            notes=[],
+        )
+
+    def _as_asked(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows with the data's own prompts, which know what of them may be cut; a question holds their text alone."""
+        own = {str(row.prompt.text): row.prompt for row in self.data.prompts}
+        return [replace(row, prompt=own.get(str(row.prompt.text), row.prompt)) for row in rows]
 
     def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""
@@ -203,8 +233,9 @@ class Rounds:
 
         def work() -> None:
             began = time.perf_counter()
-            wait_for_all()  # whether it had begun is looked at before any process begins it
-            more = {"loop": None, "resume": (folder / FILE).exists(), "max_time": self.stop.left(), "samples": 0}
+            begun = agreed(lambda: "begun" if (folder / FILE).exists() else "")  # before any process begins it
+            resume = ("force" if self.cfg["resume"] == "force" else True) if begun else False
+            more = {"loop": None, "resume": resume, "max_time": self.stop.left(), "samples": 0}
             with _no_trial():
                 run_pipeline({**self.cfg, **options, **more}, folder, None, [f"round={number}"], data)
             self.results.seconds[name] = round(time.perf_counter() - began, 1)
@@ -242,8 +273,10 @@ class Rounds:
     def _take(self, name: str, folder: Path) -> None:
         """Take a run's policies and answers over into the results of the whole."""
         inner = RunResults.read(folder / "metrics.json")
-        first = not self.results.policies
+        first = name == round_name(0)
         names = {p.name: p.name for p in inner.policies} if first else {inner.policies[-1].name: name}
+        # What was taken before the loop was interrupted is taken anew.
+        self.results.policies = [p for p in self.results.policies if p.name not in names.values()]
         for policy in inner.policies:
             if policy.name in names:
                 own = policy.model is not None and policy.name != "base" and not Path(policy.model).is_absolute()
@@ -261,12 +294,12 @@ class Rounds:
         for group, columns in inner.columns.items():
             self.results.columns[group] = list(dict.fromkeys([*self.results.columns.get(group, []), *columns]))
         self.results.reward_model = inner.reward_model or self.results.reward_model
-        self.results.notes += [f"{name}: {note}" for note in inner.notes]
+        told = [f"{name}: {note}" for note in inner.notes]
+        self.results.notes += [note for note in told if note not in self.results.notes]
 
     def _rescore(self, number: int) -> None:
         """Score the answers of all policies by the newest reward model: no two rounds' scores are on one scale."""
-        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
-        columns = [name for name in self.results.columns["reward"] if name.removeprefix("reward/") in learned]
+        columns = self._learned(self.results)
         model = self.questions.reward_model(number)
         for policy in self.results.policies:
             answered = [sample for sample in self.samples.values() if policy.name in sample.completions]
@@ -277,6 +310,11 @@ class Rounds:
                     sample.scores.setdefault(policy.name, {})[name] = round(score, 6)
                 policy.metrics[name] = sum(scores) / len(scores)
 
+    def _learned(self, results: RunResults) -> list[str]:
+        """Columns of the reward model that each round trains."""
+        learned = [name for name, r in self.cfg["ppo"]["rewards"].items() if is_learned_here(r)]
+        return [name for name in results.columns.get("reward", []) if name.removeprefix("reward/") in learned]
+
     # --- what came of it ---------------------------------------------------------------------------------------------
 
     def _note(self, number: int, known: Figures) -> None:
@@ -286,7 +324,8 @@ class Rounds:
         if "learned" not in figures:
             inner = RunResults.read(self._folder(number) / "metrics.json")
             first, last = inner.policies[0].metrics, inner.policies[-1].metrics
-            figures |= {"accuracy": (inner.reward_model or {}).get("accuracy"), **gains(first, last, inner.objective)}
+            gained = gains(first, last, inner.objective, *self._learned(inner)[:1])
+            figures |= {"accuracy": (inner.reward_model or {}).get("accuracy"), **gained}
         figures |= known
         self.results.rounds = [*rounds[: number - 1], figures, *rounds[number:]]
         direction = self.results.directions.get(self.results.objective or "")
@@ -294,6 +333,24 @@ class Rounds:
         for text in said_of(figures, before, direction):
             self.tell(text)
         self.settle()
+
+
+def split(rows: Sequence[Row], held: Collection[str]) -> tuple[list[Row], list[Row]]:
+    """The rows of other prompts than these, and the rows of these."""
+    sides: tuple[list[Row], list[Row]] = ([], [])
+    for row in rows:
+        sides[str(row.prompt.text) in held].append(row)
+    return sides
+
+
+def clear_rounds(folder: Path) -> None:
+    """Remove what an earlier loop in this folder left to be gone on with; what people said stays in its store."""
+    clear(folder)
+    for path in folder.glob("*/"):
+        if path.name in ("start", "verdict") or path.name.startswith("round_"):
+            clear(path)
+            for name in (QUESTIONS, JUDGEMENTS):
+                (path / name).unlink(missing_ok=True)
 
 
 def read_events(path: Path) -> list[Event]:

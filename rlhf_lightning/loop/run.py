@@ -13,13 +13,13 @@ from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.loop.options import SIMULATED, Loop, check_loop
-from rlhf_lightning.loop.rounds import Rounds
+from rlhf_lightning.loop.rounds import Rounds, clear_rounds
 from rlhf_lightning.pipeline import PACKAGES, check_options, objective_of, read_data
 from rlhf_lightning.pipeline.reuse import code_hash
 from rlhf_lightning.pipeline.run import is_rank_zero, say
 from rlhf_lightning.report import RunResults, print_report, read_samples, write_report
 from rlhf_lightning.report.results import DONE
-from rlhf_lightning.state import State, clear, fingerprint, flat, open_state, row_files
+from rlhf_lightning.state import State, fingerprint, flat, open_state, row_files
 
 
 def run_loop(config: Any, directory: Path, sweep: Path | None = None, overrides: Sequence[str] = ()) -> float | None:
@@ -102,7 +102,7 @@ def prepare(
             versions={name: version(name) for name in PACKAGES},
         )
         if is_rank_zero():
-            clear(directory)
+            clear_rounds(directory)
     rounds = Rounds(cfg, directory, loop, data, state, results, stop)
     if state.results:
         rounds.samples = {str(sample.id): sample for sample in read_samples(directory / "samples.jsonl")}

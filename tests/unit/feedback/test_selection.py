@@ -44,22 +44,25 @@ def test_at_least_the_share_is_random_and_nothing_is_asked_twice(n, count, strat
     assert chosen == choose(n, count, strategy, gaps, seed, share)
 
 
-def test_the_most_wanted_come_for_certain():
+def test_the_most_wanted_of_what_chance_leaves_over_come_for_certain():
     gaps = np.arange(100.0)
     chosen = choose(100, 20, "gap", gaps, 0)
-    assert {c.place for c in chosen if c.strategy == "gap"} == set(range(84, 100))
+    drawn = {c.place for c in chosen if c.strategy == "random"}
+    left = [place for place in range(100) if place not in drawn]
+    assert {c.place for c in chosen if c.strategy == "gap"} == set(left[-16:])
 
 
-def test_the_probability_is_how_often_a_random_one_comes():
+def test_the_random_part_is_a_fair_sample_of_all():
     gaps = np.arange(10.0)
     runs = [choose(10, 5, "gap", gaps, seed, 0.4) for seed in range(3000)]
-    seen = np.zeros(10)
+    drawn, seen = np.zeros(10), np.zeros(10)
     for run in runs:
         for c in run:
+            drawn[c.place] += c.strategy == "random"
             seen[c.place] += 1
     chance = next(c.probability for c in runs[0] if c.strategy == "random")
-    assert chance == pytest.approx(2 / 7)
-    assert seen[:7] / len(runs) == pytest.approx(np.full(7, chance), abs=0.04)
+    assert chance == pytest.approx(2 / 10)
+    assert drawn / len(runs) == pytest.approx(np.full(10, chance), abs=0.04)  # the most wanted ones among them
     assert (seen[7:] == len(runs)).all()
 
 

@@ -88,6 +88,23 @@ def test_items_keep_their_order_and_are_stored_once(store_place: str) -> None:
             assert connection.scalar(sa.select(sa.func.count()).where(items.c.open)) == 311
 
 
+def test_questions_added_at_once_are_numbered_in_the_order_they_are_committed(store_place: str) -> None:
+    """The queue takes in what has a higher number than the newest it knows."""
+    first, second = (
+        Item(asked=Asked(text=str(i)), candidates=(Candidate(text="a"), Candidate(text="b"))) for i in range(2)
+    )
+    with Store(store_place) as store:
+        with store.writing() as connection:
+            store.add_items([first], connection=connection)
+            other = threading.Thread(target=store.add_items, args=([second],))
+            other.start()
+            other.join(0.5)
+        other.join(20)
+        with store.engine.connect() as connection:
+            numbers = dict(connection.execute(sa.select(items.c.id, items.c.seq)).tuples().all())
+    assert numbers[first.id] < numbers[second.id]
+
+
 def test_many_writers_at_once(store_place: str) -> None:
     """Each event is sent by two of six writers, on three open stores."""
     stores = [Store(store_place) for _ in range(3)]

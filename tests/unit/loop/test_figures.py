@@ -54,6 +54,7 @@ def test_gains_are_differences_and_none_where_a_figure_is_missing():
         "objective": -0.25,
         "kl": 2.0,
     }
+    assert gains({"mine": 1.0}, {"mine": 3.0}, None, "mine")["learned"] == 2.0
     assert gains({}, {"learned": 3.0}, None) == {"learned": None, "objective": None, "kl": None}
 
 

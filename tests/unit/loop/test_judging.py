@@ -41,6 +41,10 @@ def test_a_question_is_answered_when_enough_different_people_have_judged_or_skip
     assert unanswered([one], [said(one, "a", status="draft")], 1) == [one]
     taken_back = said(one, "a", status="retracted", payload=None, supersedes=first.id)
     assert unanswered([one], [first, taken_back], 1) == [one]
+    skipped = said(one, "a", status="skipped", payload=None)
+    undone = said(one, "a", status="retracted", payload=None, supersedes=skipped.id)
+    assert unanswered([one], [skipped], 1) == []
+    assert unanswered([one], [skipped, undone], 1) == [one]
 
 
 def test_the_hidden_judge_sees_columns_and_references():
