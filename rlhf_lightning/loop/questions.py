@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.data.rows import PromptRow
+import torch
+from torch import Tensor
+
+from rlhf_lightning.algorithms.ensemble import bootstrap_heads
+from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.selection import choose
 from rlhf_lightning.hydra_support import instantiate
@@ -24,6 +29,9 @@ POOL = 4
 
 SPARE = 2
 """Answers drawn beyond those wanted, since some are equal."""
+
+HEADS = 8
+"""Heads of the ensemble whose disagreement chooses, with ``loop.ask=variance``."""
 
 
 def round_name(number: int) -> str:
@@ -46,6 +54,7 @@ class Questions:
         folder: of the run.
         policy: the policy after a round, 0 being the start.
         reward: folder of a round's reward model.
+        pairs: the comparisons of all judgements up to a round's.
         tell: is told what a reader of the results has to know.
     """
 
@@ -55,6 +64,7 @@ class Questions:
     folder: Path
     policy: Callable[[int], ModelSpec]
     reward: Callable[[int], Path]
+    pairs: Callable[[int], Sequence[PreferenceRow]]
     tell: Callable[[str], None]
 
     @property
@@ -122,9 +132,56 @@ class Questions:
         engine = instantiate(self.cfg["rollout"])
         return draw_answers(self.cfg, policy, rows, each, sampling, engine, str(self.folder))
 
-    def _gaps(self, number: int, items: Sequence[Item]) -> list[float]:
-        """How much better a round's reward model finds the first of two candidates."""
+    def _gaps(self, number: int, items: Sequence[Item]) -> Tensor:
+        """How much better a round's reward model, or each head of an ensemble on it, finds the first of two candidates.
+
+        Returns:
+            (n,), or (HEADS, n) with ``loop.ask=variance``.
+        """
         model = self.reward_model(number)
         prompts = [prompt_of(item.asked) for item in items]
-        first, second = (model.score(prompts, [item.candidates[k].text for item in items]) for k in (0, 1))
-        return (first - second).tolist()
+        first, second = ([item.candidates[k].text for item in items] for k in (0, 1))
+        if self.loop.ask == "variance":
+            return ensemble_gaps(model, self.pairs(number), prompts, first, second, self.cfg["seed"] + number)
+        return (model.score(prompts, first) - model.score(prompts, second)).cpu()
+
+
+def ensemble_gaps(
+    model: RewardModel,
+    pairs: Sequence[PreferenceRow],
+    prompts: Sequence[Prompt],
+    first: Sequence[str],
+    second: Sequence[str],
+    seed: int,
+) -> Tensor:
+    """How much better each of several heads on a reward model's frozen trunk finds the first of two texts.
+
+    The heads are fitted to bootstrap samples of the pairs (`bootstrap_heads`). Features are scaled so that the mean
+    squared length of the pairs' differences is 1: beforehand a head's gaps are then about N(0, 1). A pair of which a
+    share prefers the other text counts both ways, by these shares; margins have no part in it.
+
+    Args:
+        model: the trunk.
+        pairs: what people said, at least one.
+        prompts, first, second: (n,) what is compared.
+        seed: of what is drawn.
+
+    Returns:
+        (HEADS, n) float64, log-odds.
+    """
+    asked = [pair.prompt for pair in pairs]
+    chosen, rejected = (
+        model.features(asked, [p.chosen for p in pairs]),
+        model.features(asked, [p.rejected for p in pairs]),
+    )
+    known = (chosen - rejected).double().cpu()
+    new = (model.features(prompts, first) - model.features(prompts, second)).double().cpu()
+    scale = known.square().sum(1).mean().sqrt()
+    if not scale > 0:
+        raise UserError(
+            "the reward model finds no difference between any two answers, so no ensemble can be made of it"
+        )
+    weight, sure = torch.tensor([[pair.weight, pair.probability] for pair in pairs], dtype=torch.float64).unbind(1)
+    both, weights = torch.cat([known, -known]) / scale, torch.cat([weight * sure, weight * (1 - sure)])
+    said = weights > 0
+    return bootstrap_heads(both[said], weights[said], HEADS, seed, 1.0) @ (new / scale).T

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.callbacks import StopRequest
+from rlhf_lightning.data.rows import PreferenceRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.data.split import group_key, split_by_group
 from rlhf_lightning.errors import UserError
@@ -130,7 +131,7 @@ class Rounds:
     def questions(self) -> Questions:
         """What makes the questions."""
         return Questions(
-            self.cfg, self.loop, self.data, self.dir, self._spec, lambda n: self._reward_folder(n), self.tell
+            self.cfg, self.loop, self.data, self.dir, self._spec, self._reward_folder, self._pairs, self.tell
         )
 
     def _judged(self, name: str, last: int, asked: Callable[[], list[Item]]) -> None:
@@ -171,6 +172,11 @@ class Rounds:
             raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
         rest, held = split_by_group(made.preferences, group_key(None), HELD_OUT, self.cfg["data"].get("seed", 0))
         return replace(self.data, preferences=rest, preferences_test=held, unpaired=made.unpaired, notes=[])
+
+    def _pairs(self, number: int) -> list[PreferenceRow]:
+        """The comparisons of all judgements up to a round's, those held out in it too."""
+        data = self._rows(read_events(self._folder(number) / JUDGEMENTS))
+        return [*data.preferences, *data.preferences_test]
 
     def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""
