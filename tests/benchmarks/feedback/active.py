@@ -1,6 +1,6 @@
 """How many labels a choice of questions saves, on real preferences: each strategy against random.
 
-usage: active.py --data SHARED_DATA --models MODELS [--out FOLDER] [--seeds 0 1 2 3 4] [--sets ...] [--features ...]
+usage: active.py --data SHARED_DATA --models MODELS [--out FOLDER] [--seeds 0 1 2 3 4]
 
 SHARED_DATA holds hh_rlhf, MODELS the folder minilm_l6. A reward model is a linear Bradley-Terry head on fixed features
 of a prompt and its answer. It begins with 32 random labels; then 32 more are asked at a time, chosen as
@@ -233,10 +233,10 @@ def tell(courses: dict[str, list[Course]]) -> None:
             true = [c.accuracy[:-1].mean() for c in runs]
             own = [interval([g[i] - t for g, t in zip(given, true, strict=True)]) for i in (0, 1)]
             bias = " | random part {:+.3f}+-{:.3f} chosen {:+.3f}+-{:.3f}".format(*own[0], *own[1])
+        saved = need / reached(labels, mean["random"], target)
         print(
-            f"  {name:8} {' '.join(at)} | area {interval(area)[0]:.4f} {more[0]:+.4f}+-{more[1]:.4f}"
-            f" | end {last[0]:+.3f}+-{last[1]:.3f} | labels {need:.0f}, of random's {need / reached(labels, mean['random'], target):.2f}"
-            f" ({low:.2f} to {high:.2f}){bias}",
+            f"  {name:8} {' '.join(at)} | area {interval(area)[0]:.4f} {more[0]:+.4f}+-{more[1]:.4f} | end {last[0]:+.3f}"
+            f"+-{last[1]:.3f} | labels {need:.0f}, of random's {saved:.2f} ({low:.2f} to {high:.2f}){bias}",
             flush=True,
         )
 

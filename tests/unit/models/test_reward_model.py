@@ -81,7 +81,7 @@ def test_score_is_read_at_the_last_token(kind: str, model_dir) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_head_on_the_features_is_the_score(kind: str, model_dir, monkeypatch) -> None:
-    """For decoders with and without a padding token of their own, encoder-decoders, encoders; in batches of any size."""
+    """For decoders with and without a padding token of their own, encoder-decoders, encoders; in any batches."""
     model = reward_model_of(model_dir(kind))
     model.mean.fill_(0.3)
     model.std.fill_(1.7)
