@@ -235,8 +235,9 @@ def tell(courses: dict[str, list[Course]]) -> None:
             bias = " | random part {:+.3f}+-{:.3f} chosen {:+.3f}+-{:.3f}".format(*own[0], *own[1])
         saved = need / reached(labels, mean["random"], target)
         print(
-            f"  {name:8} {' '.join(at)} | area {interval(area)[0]:.4f} {more[0]:+.4f}+-{more[1]:.4f} | end {last[0]:+.3f}"
-            f"+-{last[1]:.3f} | labels {need:.0f}, of random's {saved:.2f} ({low:.2f} to {high:.2f}){bias}",
+            f"  {name:8} {' '.join(at)} | area {interval(area)[0]:.4f} {more[0]:+.4f}+-{more[1]:.4f}"
+            f" | end {last[0]:+.3f}+-{last[1]:.3f} | labels {need:.0f}"
+            f", of random's {saved:.2f} ({low:.2f} to {high:.2f}){bias}",
             flush=True,
         )
 
