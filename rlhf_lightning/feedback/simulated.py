@@ -27,13 +27,15 @@ class Simulated:
     Attributes:
         noise: one number for each of them, in units of the score. A pair is judged as Bradley and Terry have it:
             ``P(first better) = sigmoid(gap / noise)``, so at 0 the better one always wins, and at a noise as large as
-            the gap it wins 73 of 100 times. Rankings are drawn by Plackett and Luce's rule.
+            the gap it wins 73 of 100 times. Rankings are drawn by Plackett and Luce's rule. What is judged by itself
+            (ratings, thumbs) gets logistic noise of this scale: ``P(thumb up) = sigmoid((worth - 0.5) / noise)``.
         taste: standard deviation of what each text is worth to one of them and to no other, in units of the score. It
             stays the same when the same one is asked again: disagreement, not noise.
-        position: what being shown first is worth.
-        length: what a text that is e (2.7) times as long is worth more.
-        tie: gap below which two texts are called equal.
-        lapse: share of judgements that are made without looking.
+        position: what being shown first is worth; negative where it counts against a text.
+        length: what a text of e (2.7) times as many characters is worth more.
+        tie: gap as felt, with its noise, below which two texts are called equal. In a ranking a text comes after those
+            that are better by more than this.
+        lapse: share of judgements that are made without looking: by chance, whatever is shown first.
     """
 
     noise: Sequence[float] = (0.06, 0.18, 0.4)
@@ -44,11 +46,14 @@ class Simulated:
     lapse: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.noise or any(not value >= 0 for value in self.noise):
+        if not self.noise or any(not 0 <= value < math.inf for value in self.noise):
             raise UserError(f"simulated.noise must be a list of numbers from 0 on, not {list(self.noise)}")
         for name in ("taste", "tie"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"simulated.{name} must be at least 0, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"simulated.{name} must be a number from 0 on, not {getattr(self, name)}")
+        for name in ("position", "length"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"simulated.{name} must be a finite number, not {getattr(self, name)}")
         if not 0 <= self.lapse <= 1:
             raise UserError(f"simulated.lapse must be a share from 0 to 1, not {self.lapse}")
 
@@ -57,16 +62,19 @@ class Simulated:
 
         Args:
             item: of kind pairwise, ranking, rating or thumbs.
-            scores: (k,) hidden score of each candidate.
+            scores: (k,) hidden score of each candidate; for ratings 0 is the scale's lower end and 1 its upper one, and
+                half of that is where thumbs turn up.
             person: which of them, from 0; people beyond the last begin anew with the first one's noise.
             seed: of all that is drawn.
             project: of the event.
 
         Raises:
-            ValueError: for another kind of question, or another number of scores.
+            ValueError: for another kind of question, another number of scores, or one that is no number.
         """
         if len(scores) != len(item.candidates):
             raise ValueError(f"{len(scores)} scores for {len(item.candidates)} candidates")
+        if not all(map(math.isfinite, scores)):
+            raise ValueError(f"item {item.id}: the hidden scores {list(scores)} are not all finite")
         name = f"simulated-{person}"
         draw = random.Random(f"{seed}|{name}|{item.id}")
         order = draw.sample(range(len(scores)), len(scores))
@@ -80,8 +88,8 @@ class Simulated:
         noise = self.noise[person % len(self.noise)]
         if draw.random() < self.lapse:
             worth, noise = [draw.random() for _ in worth], 0.0
-        # Gumbel noise on each: their difference is logistic, and the order of many follows Plackett and Luce.
-        felt = [value - noise * math.log(-math.log(draw.random() or 1e-300) or 1e-300) for value in worth]
+        alone = item.kind in ("rating", "thumbs")
+        felt = [value + noise * (_logistic(draw) if alone else _gumbel(draw)) for value in worth]
         seconds = sum(len(candidate.text) for candidate in item.candidates) / 20
         shown = START + timedelta(seconds=draw.random() * 86_400)
         return Event(
@@ -110,11 +118,26 @@ class Simulated:
         if item.kind == "ranking":
             return Ranking(ranks=tuple(1 + sum(other > value + self.tie for other in felt) for value in felt))
         if item.kind == "rating":
-            steps = item.high - item.low
-            values = [min(item.high, max(item.low, round(item.low + steps * value))) for value in felt]
+            values = [_on_scale(value, item.low, item.high) for value in felt]
             return Rating(
                 values={aspect: tuple(values) for aspect in item.aspects or ("overall",)}, low=item.low, high=item.high
             )
         if item.kind == "thumbs":
             return Thumbs(up=tuple(value > 0.5 for value in felt))
         raise ValueError(f"no simulated annotator answers questions of kind {item.kind}")
+
+
+def _gumbel(draw: random.Random) -> float:
+    """Noise of which the difference of two is logistic, and by which the order of many follows Plackett and Luce."""
+    return -math.log(-math.log(draw.random() or 1e-300))
+
+
+def _logistic(draw: random.Random) -> float:
+    """Noise with mean 0: Gumbel's is above 0 on average, and would make all that is judged by itself better."""
+    return _gumbel(draw) - _gumbel(draw)
+
+
+def _on_scale(value: float, low: float, high: float) -> float:
+    """A value from 0 to 1 on a scale with steps of 1 from its lower end; a scale shorter than that has no steps."""
+    at = min(1.0, max(0.0, value)) * (high - low)
+    return min(high, low + (at if high - low <= 1 else math.floor(at + 0.5)))

@@ -272,6 +272,11 @@ class Store:
         for body, name in rows:
             yield Event.from_json(body, f"{self.shown_place}, event {name}")
 
+    def newest(self) -> int:
+        """The number of the last event; it grows with each new one, so that nothing need be read where it has not."""
+        with self.engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0))) or 0
+
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -23,11 +25,10 @@ REFERENCES = "references"
 """The column of a question in which the references of its prompt travel along."""
 
 
-def prompts_of_round(n: int, count: int, turn: int, seed: int) -> list[int]:
-    """Which of n prompts a round (from 0) asks about: none twice until all have had their turn."""
+def prompts_of_round(n: int, count: int, start: int, seed: int) -> list[int]:
+    """Which of n prompts a round asks about, after ``start`` have had their turn: none twice until all have."""
     count = min(count, n)
     found: list[int] = []
-    start = turn * count
     while len(found) < count:
         lap, place = divmod(start + len(found), n)
         order = random.Random(f"{seed}|{lap}").sample(range(n), n)
@@ -57,11 +58,18 @@ def draw_answers(
 
 
 def question(
-    row: PromptRow, texts: Sequence[str], models: Sequence[str], settings: dict[str, Any], task: str, **more: Any
+    project: str,
+    row: PromptRow,
+    texts: Sequence[str],
+    models: Sequence[str],
+    settings: dict[str, Any],
+    task: str,
+    **more: Any,
 ) -> Item:
     """The question which of some answers is better, or in which order they are.
 
     Args:
+        project: whose question it is: another run that asks the same in the same store gets answers of its own.
         row: the prompt; its references and columns travel along.
         texts: two and more, all different.
         models: that wrote them.
@@ -74,7 +82,9 @@ def question(
     ]
     asked = Asked(text=_asked(row.prompt.text), meta={**row.meta, REFERENCES: row.references})
     kind: Literal["pairwise", "ranking"] = "pairwise" if len(candidates) == 2 else "ranking"
-    return Item(kind=kind, task=task, asked=asked, candidates=tuple(candidates), **more)
+    told = json.dumps([project, asked.plain, settings, [[c.model, c.text] for c in candidates]], default=str)
+    name = hashlib.sha256(told.encode()).hexdigest()[:20]
+    return Item(id=name, kind=kind, task=task, asked=asked, candidates=tuple(candidates), **more)
 
 
 def _asked(text: Text) -> str | tuple[Message, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
+from rlhf_lightning.data.rows import PreferenceRow
 from rlhf_lightning.feedback.events import Event, Pairwise
 from rlhf_lightning.feedback.statistics.intervals import wilson_interval
-from rlhf_lightning.loop.candidates import prompt_of
 from rlhf_lightning.models import RewardModel
 
 Figures = dict[str, float | None]
@@ -14,28 +15,30 @@ Figures = dict[str, float | None]
 
 
 def wins_of(model: str, before: str, events: Sequence[Event]) -> Figures:
-    """How often a model's answers were preferred to another's, a tie counting one half; empty without comparisons."""
-    scores: list[float] = []
+    """How often a model's answers were preferred to another's, a tie counting one half; empty without comparisons.
+
+    Several people's judgements of one question count as their mean: it is over questions that the interval is.
+    """
+    scores: dict[str, list[float]] = {}
     for event in events:
         said = event.payload
         models = [candidate.model for candidate in event.candidates]
         if isinstance(said, Pairwise) and sorted(map(str, models)) == sorted([model, before]):
-            scores.append(0.5 if said.winner is None else float(models[said.winner] == model))
+            score = 0.5 if said.winner is None else float(models[said.winner] == model)
+            scores.setdefault(event.item, []).append(score)
     if not scores:
         return {}
-    found = wilson_interval(sum(scores), len(scores))
+    found = wilson_interval(sum(fmean(given) for given in scores.values()), len(scores))
     return {"win_rate": found.value, "win_low": found.low, "win_high": found.high, "compared": len(scores)}
 
 
-def foretold(model: RewardModel, events: Sequence[Event]) -> float | None:
-    """Of comparisons of two that somebody won, the share that a reward model foretells; None where there are none."""
-    won = [(event, event.payload.winner) for event in events if isinstance(event.payload, Pairwise)]
-    pairs = [(event, winner) for event, winner in won if winner is not None]
-    if not pairs:
+def foretold(model: RewardModel, rows: Sequence[PreferenceRow]) -> float | None:
+    """Share of preferences that a reward model foretells, equal scores counting one half; None without any."""
+    if not rows:
         return None
-    prompts = [prompt_of(event.asked) for event, _ in pairs]
-    better = model.score(prompts, [event.candidates[winner].text for event, winner in pairs])
-    worse = model.score(prompts, [event.candidates[1 - winner].text for event, winner in pairs])
+    prompts = [row.prompt for row in rows]
+    better = model.score(prompts, [row.chosen for row in rows])
+    worse = model.score(prompts, [row.rejected for row in rows])
     return float(((better > worse).float() + 0.5 * (better == worse).float()).mean())
 
 
@@ -71,7 +74,8 @@ def said_of(now: Figures, before: Figures, direction: str | None) -> list[str]:
                 f"{abs(objective):.3g}: PPO optimised the reward model beyond what people want"
             )
     share, accuracy = now.get("foretold"), before.get("accuracy")
-    if share is not None and accuracy is not None and accuracy - share > DRIFT:
+    n, held = now.get("new_pairs") or 0, before.get("held_out") or 0
+    if share is not None and accuracy is not None and _lower(share, n, accuracy, held):
         told.append(
             f"round {number}: the last reward model foretold {share:.0%} of the new judgements, and {accuracy:.0%} of "
             "those held out in its own round: the answers have moved away from what it has learnt"
@@ -84,5 +88,9 @@ def said_of(now: Figures, before: Figures, direction: str | None) -> list[str]:
     return told
 
 
-DRIFT = 0.1
-"""Accuracy lost on new judgements from which on it is told of."""
+def _lower(share: float, n: float, other: float, m: float) -> bool:
+    """Whether one share is below another by more than chance does in 1 of 40 cases (normal approximation)."""
+    if min(n, m) < 10:
+        return False
+    pooled = (n * share + m * other) / (n + m)
+    return other - share > 1.96 * (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -133,20 +134,24 @@ def ask_people(
     Raises:
         UserError: if the page could not be served.
     """
-    command = [sys.executable, "-m", "rlhf_lightning.feedback.cli", "serve", "--store", store.place]
+    command = [sys.executable, "-m", "rlhf_lightning.feedback.cli", "serve"]
     command += ["--project", project, "--raters", str(raters), "--annotators", str(people), "--port", str(port)]
     command += ["--keep-raw"] if store.scrubber is None else []
-    server = subprocess.Popen(command)
+    # Not among the arguments, which all users of the machine can see: the store's address may hold a password.
+    server = subprocess.Popen(command, env={**os.environ, "RLHF_FEEDBACK_STORE": store.place})
     try:
-        total, told = len(items), -1
-        while left := unanswered(items, store.events(), raters):
+        total, told, read, left = len(items), -1, -1, list(items)
+        while left:
             check()
+            if read != (read := store.newest()):
+                left = unanswered(items, store.events(), raters)
             if server.poll() is not None:
                 raise UserError("the page for judgements ended: see what it said above, and go on with resume=true")
             if told != (done := total - len(left)) and done % max(1, total // 10) == 0:
                 say(f"{done} of {total} questions are answered")
                 told = done
-            time.sleep(poll)
+            if left:
+                time.sleep(poll)
     finally:
         server.terminate()
         try:

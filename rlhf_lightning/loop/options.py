@@ -12,8 +12,6 @@ from rlhf_lightning.feedback.selection import LEAST_RANDOM, STRATEGIES, Strategy
 from rlhf_lightning.feedback.simulated import Simulated
 
 PEOPLE, SIMULATED = "people", "simulated"
-ASKED = tuple(name for name in STRATEGIES if name != "variance")
-"""Ways of choosing questions that need one reward model and no more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Loop:
         candidates: answers to each; two are compared, more are ranked.
         temperature: at which they are drawn.
         ask: which of the drawn answers people are asked about: ``random``, or those that the last reward model is least
-            sure of (``margin``) or finds farthest apart (``gap``); see `rlhf_lightning.feedback.selection`.
+            sure of (``margin``), finds farthest apart (``gap``), or on which an ensemble of its heads differs most
+            (``variance``); see `rlhf_lightning.feedback.selection`.
         random_share: of the questions that is drawn at random all the same.
         raters: people that judge each question.
         verdict: held-out prompts to which people compare the answers of each round's policy with those of the one
@@ -64,9 +63,8 @@ class Loop:
             raise UserError(f"loop.candidates must be at most 9, not {self.candidates}: nobody ranks more")
         if not self.temperature > 0:
             raise UserError(f"loop.temperature must be above 0, not {self.temperature}: all candidates would be equal")
-        if self.ask not in ASKED:
-            why = ": that needs several reward models, and a round learns one" if self.ask == "variance" else ""
-            raise UserError(f"loop.ask must be {', '.join(ASKED[:-1])} or {ASKED[-1]}, not {self.ask!r}{why}")
+        if self.ask not in STRATEGIES:
+            raise UserError(f"loop.ask must be {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}, not {self.ask!r}")
         if not LEAST_RANDOM <= self.random_share <= 1:
             raise UserError(f"loop.random_share must be from {LEAST_RANDOM} to 1, not {self.random_share}")
         if self.ask != "random" and self.candidates != 2:

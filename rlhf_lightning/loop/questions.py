@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlhf_lightning.data.rows import PromptRow
+from rlhf_lightning.algorithms.ensemble import bootstrap_heads
+from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.data.split import split_by_group
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.selection import choose
 from rlhf_lightning.hydra_support import instantiate
@@ -27,6 +30,9 @@ POOL = 4
 
 SPARE = 2
 """Answers drawn beyond those wanted, since some are equal."""
+
+HEADS = 8
+"""Heads of the ensemble whose disagreement chooses, with ``loop.ask=variance``."""
 
 
 def round_name(number: int) -> str:
@@ -68,8 +74,10 @@ class Questions:
         loop: the loop's options.
         data: every row.
         folder: of the run.
+        project: of the questions.
         policy: the policy after a round, 0 being the start.
         reward: folder of a round's reward model.
+        pairs: the comparisons of all judgements up to a round's.
         tell: is told what a reader of the results has to know.
     """
 
@@ -77,8 +85,10 @@ class Questions:
     loop: Loop
     data: TaskData
     folder: Path
+    project: str
     policy: Callable[[int], ModelSpec]
     reward: Callable[[int], Path]
+    pairs: Callable[[int], Sequence[PreferenceRow]]
     tell: Callable[[str], None]
 
     @property
@@ -95,7 +105,8 @@ class Questions:
         """A round's questions about several answers of the last policy to one prompt."""
         loop, seed = self.loop, self.cfg["seed"]
         pool = 1 if loop.ask == "random" or number == 1 else POOL
-        places = prompts_of_round(len(self.data.prompts), pool * loop.prompts, number - 1, seed)
+        before = 0 if number == 1 else loop.prompts + (number - 2) * pool * loop.prompts
+        places = prompts_of_round(len(self.data.prompts), pool * loop.prompts, before, seed)
         rows = [self.data.prompts[i] for i in places]
         sampling = Sampling(temperature=loop.temperature, seed=seed + number)
         settings = {"temperature": loop.temperature, "seed": sampling.seed}
@@ -103,7 +114,7 @@ class Questions:
         items = []
         for row, texts in zip(rows, self._answers(number - 1, rows, loop.candidates + SPARE, sampling), strict=True):
             if (found := different(texts, loop.candidates)) is not None:
-                items.append(question(row, found, [model] * len(found), settings, self._task))
+                items.append(question(self.project, row, found, [model] * len(found), settings, self._task))
         if short := len(rows) - len(items):
             self.tell(f"round {number}: {short} of {len(rows)} prompts got the same answer each time and are not asked")
         gaps = self._gaps(number - 1, items) if pool > 1 and items else None
@@ -115,8 +126,8 @@ class Questions:
 
     def verdict(self, number: int) -> list[Item]:
         """Held-out prompts with the answers of a round's policy and of the one before, greedy as they are measured."""
-        held = self.data.validation or self.data.test
-        rows = [held[i] for i in prompts_of_round(len(held), self.loop.verdict, number - 1, self.cfg["seed"] + 1)]
+        held, count = self.data.validation or self.data.test, self.loop.verdict
+        rows = [held[i] for i in prompts_of_round(len(held), count, (number - 1) * count, self.cfg["seed"] + 1)]
         if not rows:
             return []
         new, old = (self._answers(n, rows, 1, Sampling(greedy=True)) for n in (number, number - 1))
@@ -127,7 +138,7 @@ class Questions:
                 f"round {number}: {same} of {len(rows)} held-out prompts are answered as before and are not asked"
             )
         return [
-            question(row, [a, b], names, {"greedy": True}, self._task, strategy=VERDICT, priority=1.0)
+            question(self.project, row, [a, b], names, {"greedy": True}, self._task, strategy=VERDICT, priority=1.0)
             for row, a, b in pairs
         ]
 
@@ -147,9 +158,56 @@ class Questions:
         engine = instantiate(self.cfg["rollout"])
         return draw_answers(self.cfg, policy, rows, each, sampling, engine, str(self.folder))
 
-    def _gaps(self, number: int, items: Sequence[Item]) -> list[float]:
-        """How much better a round's reward model finds the first of two candidates."""
+    def _gaps(self, number: int, items: Sequence[Item]) -> Tensor:
+        """How much better a round's reward model, or each head of an ensemble on it, finds the first of two candidates.
+
+        Returns:
+            (n,), or (HEADS, n) with ``loop.ask=variance``.
+        """
         model = self.reward_model(number)
         prompts = [prompt_of(item.asked) for item in items]
-        first, second = (model.score(prompts, [item.candidates[k].text for item in items]) for k in (0, 1))
-        return (first - second).tolist()
+        first, second = ([item.candidates[k].text for item in items] for k in (0, 1))
+        if self.loop.ask == "variance":
+            return ensemble_gaps(model, self.pairs(number), prompts, first, second, self.cfg["seed"] + number)
+        return (model.score(prompts, first) - model.score(prompts, second)).cpu()
+
+
+def ensemble_gaps(
+    model: RewardModel,
+    pairs: Sequence[PreferenceRow],
+    prompts: Sequence[Prompt],
+    first: Sequence[str],
+    second: Sequence[str],
+    seed: int,
+) -> Tensor:
+    """How much better each of several heads on a reward model's frozen trunk finds the first of two texts.
+
+    The heads are fitted to bootstrap samples of the pairs (`bootstrap_heads`). Features are scaled so that the mean
+    squared length of the pairs' differences is 1: beforehand a head's gaps are then about N(0, 1). A pair of which a
+    share prefers the other text counts both ways, by these shares; margins have no part in it.
+
+    Args:
+        model: the trunk.
+        pairs: what people said, at least one.
+        prompts, first, second: (n,) what is compared.
+        seed: of what is drawn.
+
+    Returns:
+        (HEADS, n) float64, log-odds.
+    """
+    asked = [pair.prompt for pair in pairs]
+    chosen, rejected = (
+        model.features(asked, [p.chosen for p in pairs]),
+        model.features(asked, [p.rejected for p in pairs]),
+    )
+    known = (chosen - rejected).double().cpu()
+    new = (model.features(prompts, first) - model.features(prompts, second)).double().cpu()
+    scale = known.square().sum(1).mean().sqrt()
+    if not scale > 0:
+        raise UserError(
+            "the reward model finds no difference between any two answers, so no ensemble can be made of it"
+        )
+    weight, sure = torch.tensor([[pair.weight, pair.probability] for pair in pairs], dtype=torch.float64).unbind(1)
+    both, weights = torch.cat([known, -known]) / scale, torch.cat([weight * sure, weight * (1 - sure)])
+    said = weights > 0
+    return bootstrap_heads(both[said], weights[said], HEADS, seed, 1.0) @ (new / scale).T

@@ -97,7 +97,15 @@ class Rounds:
             options["reward"] = {**self.cfg["reward"], "model": self._warm(number - 1)}
         self._note_models(number, folder, events)
         self._train(number, folder, options, data)
-        self._note(number, {**known, "judgements": len(events), "pairs": len(data.preferences)})
+        self._note(
+            number,
+            {
+                **known,
+                "judgements": len(events),
+                "pairs": len(data.preferences),
+                "held_out": len(data.preferences_test),
+            },
+        )
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -134,7 +142,15 @@ class Rounds:
     def questions(self) -> Questions:
         """What makes the questions."""
         return Questions(
-            self.cfg, self.loop, self.data, self.dir, self._spec, lambda n: self._reward_folder(n), self.tell
+            self.cfg,
+            self.loop,
+            self.data,
+            self.dir,
+            project_of(self.dir),
+            self._spec,
+            self._reward_folder,
+            self._pairs,
+            self.tell,
         )
 
     def _judged(self, name: str, last: int, asked: Callable[[], list[Item]]) -> None:
@@ -215,14 +231,19 @@ class Rounds:
         own = {str(row.prompt.text): row.prompt for row in self.data.prompts}
         return [replace(row, prompt=own.get(str(row.prompt.text), row.prompt)) for row in rows]
 
+    def _pairs(self, number: int) -> list[PreferenceRow]:
+        """The comparisons of all judgements up to a round's, those held out in it too."""
+        data = self._rows(number, read_events(self._folder(number) / JUDGEMENTS))
+        return [*data.preferences, *data.preferences_test]
+
     def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""
         items = read_items(folder / QUESTIONS)
         figures: Figures = {"questions": len(items)}
         if number > 1:
             asked = {item.id for item in items if item.strategy == "random"}
-            new = [event for event in events if event.item in asked]
-            figures["foretold"] = foretold(self.questions.reward_model(number - 1), new)
+            new = self._as_asked(rows_of([event for event in events if event.item in asked]).preferences)
+            figures |= {"foretold": foretold(self.questions.reward_model(number - 1), new), "new_pairs": len(new)}
         return figures
 
     # --- training ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,16 +165,23 @@ class RewardModel(nn.Module):
         Returns:
             (b,) float32.
         """
-        # Where pad and eos are one token, transformers reads the score before the padding's first: same on every path.
-        ids = input_ids.masked_fill(~mask, self.codec.pad_id)
+        return (
+            by_parts(lambda rows: self._raw(input_ids, mask, type_ids, rows), self.groups(mask)) - self.mean
+        ) / self.std
 
-        def raw(rows: Tensor) -> Tensor:
-            width = columns(mask, rows)
-            kwargs = {} if type_ids is None else {"token_type_ids": type_ids[rows, :width]}
-            output = self.model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width].long(), **kwargs)
-            return output.logits[:, 0].float()
+    def _raw(self, input_ids: Tensor, mask: Tensor, type_ids: Tensor | None, rows: Tensor) -> Tensor:
+        """(k,) what the model gives some rows (k,) of a batch, before it is shifted and scaled."""
+        width = columns(mask, rows)
+        kwargs = {} if type_ids is None else {"token_type_ids": type_ids[rows, :width]}
+        ids, shown = self._padded(input_ids[rows, :width], mask[rows, :width]), mask[rows, :width].long()
+        return self.model(input_ids=ids, attention_mask=shown, **kwargs).logits[:, 0].float()
 
-        return (by_parts(raw, self.groups(mask)) - self.mean) / self.std
+    def _padded(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids with padding where the mask says so.
+
+        Where pad and eos are one token, transformers reads the score before the padding's first: same on every path.
+        """
+        return input_ids.masked_fill(~mask, self.codec.pad_id)
 
     def groups(self, mask: Tensor) -> list[Tensor]:
         """Positions of the texts, with this mask (b, t), that `forward` takes through the model together."""
@@ -186,10 +193,46 @@ class RewardModel(nn.Module):
 
         Where the weights are dealt out, all ranks have to score the same texts.
         """
+        return self._by_batches(self, (), prompts, completions)
+
+    @torch.no_grad()
+    def features(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Tensor:
+        """What the last layer of the head reads of texts: (n, d) float32 on the model's device.
+
+        A score is ``(last layer(features) - mean) / std``. Of a decoder it is the hidden state at the last token, of
+        models whose head has several layers what comes out of the one before.
+        """
+        seen: list[Tensor] = []
+
+        def of(input_ids: Tensor, mask: Tensor, type_ids: Tensor | None) -> Tensor:
+            def read(rows: Tensor) -> Tensor:
+                self._raw(input_ids, mask, type_ids, rows)
+                hidden = seen.pop().float()
+                if hidden.ndim == 2:
+                    return hidden
+                width = hidden.shape[1]
+                text = self._padded(input_ids[rows, :width], mask[rows, :width]) != self.codec.pad_id
+                last = (text * torch.arange(width, device=hidden.device)).argmax(1)
+                return hidden[torch.arange(len(rows), device=hidden.device), last]
+
+            return by_parts(read, self.groups(mask))
+
+        head = _head(self.model)
+        with head.register_forward_pre_hook(lambda _, args: seen.append(args[0])):
+            return self._by_batches(of, (head.in_features,), prompts, completions)
+
+    def _by_batches(
+        self,
+        of: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        size: tuple[int, ...],
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+    ) -> Tensor:
+        """What is computed of encoded texts (b, t), of this size for each, a few texts at a time: (n, *size)."""
         pairs = [self.codec.encode_pair(p, c) for p, c in zip(prompts, completions, strict=True)]
-        scores = torch.zeros(len(pairs), device=self.device)
+        found = torch.zeros(len(pairs), *size, device=self.device)
         for rows in micro_batches(torch.tensor([len(pair.ids) for pair in pairs], device=self.device)):
             ids, mask, types = pad_pairs([pairs[i] for i in rows.tolist()], self.codec.pad_id)
             types = None if types is None else types.to(self.device)
-            scores[rows] = self(ids.to(self.device), mask.to(self.device), types)
-        return scores
+            found[rows] = of(ids.to(self.device), mask.to(self.device), types)
+        return found

@@ -85,7 +85,14 @@ class PeopleReward:
             asked, candidate = Asked(text=prompt), Candidate(text=text)
             items.setdefault(
                 (digest(prompt), digest(text)),
-                Item(kind=self.kind, asked=asked, candidates=(candidate,), strategy="reward", raters=self.raters),
+                Item(
+                    id=digest(f"{self.project}|{prompt}|{text}")[:20],
+                    kind=self.kind,
+                    asked=asked,
+                    candidates=(candidate,),
+                    strategy="reward",
+                    raters=self.raters,
+                ),
             )
         found = self._wait(items)
         values = torch.tensor([found.get((digest(prompt), digest(text)), math.nan) for prompt, text in pairs])
@@ -104,9 +111,10 @@ class PeopleReward:
                 f"--project {self.project} --raters {self.raters}",
                 stacklevel=3,
             )
-        deadline = time.monotonic() + 60 * self.minutes
+        deadline, read = time.monotonic() + 60 * self.minutes, -1
         while True:
-            found, left = self._judged(items)
+            if read != (read := self.store.newest()):
+                found, left = self._judged(items)
             if not left or time.monotonic() >= deadline:
                 return found
             time.sleep(self.poll)

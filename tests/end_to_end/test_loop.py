@@ -86,6 +86,23 @@ def test_the_loop_is_one_run_to_the_comparison(looped: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ask", ["margin", "variance", "gap"])
+def test_questions_are_chosen_by_the_last_reward_model(tmp_path: Path, ask: str):
+    ok(run(tmp_path, *LOOP, f"loop.ask={ask}", "loop.verdict=0"))
+    first, second = (
+        [json.loads(line) for line in (tmp_path / "run" / f"round_{i}" / "questions.jsonl").read_text().splitlines()]
+        for i in (1, 2)
+    )
+    assert {item["strategy"] for item in first} == {"random"}  # there is no reward model yet
+    assert {item["strategy"] for item in second} == {"random", ask}
+    by_chance = [item for item in second if item["strategy"] == "random"]
+    assert len(second) == 12
+    assert len(by_chance) == 3  # a fifth, rounded up
+    assert all(0 < item["probability"] <= 1 for item in second)
+    assert metrics(tmp_path / "run")["rounds"][1]["foretold"] is not None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", ["round_1 asked", "round_1 judged", "round 1 trained", "round_2 asked", "start trained"]
 )

@@ -11,7 +11,7 @@ from rlhf_lightning.loop.candidates import different, prompt_of, prompts_of_roun
 def test_no_prompt_comes_twice_in_a_round_and_all_come_before_any_comes_again(n, count, seed, turns):
     seen: list[int] = []
     for turn in range(turns):
-        places = prompts_of_round(n, count, turn, seed)
+        places = prompts_of_round(n, count, turn * min(n, count), seed)
         assert len(set(places)) == len(places) == min(n, count)
         seen += places
     whole = min(len(seen), n)
@@ -21,8 +21,8 @@ def test_no_prompt_comes_twice_in_a_round_and_all_come_before_any_comes_again(n,
 
 
 def test_a_round_asks_about_the_same_prompts_again_only_with_the_same_seed():
-    assert prompts_of_round(100, 10, 1, 0) == prompts_of_round(100, 10, 1, 0)
-    assert prompts_of_round(100, 10, 1, 0) != prompts_of_round(100, 10, 1, 1)
+    assert prompts_of_round(100, 10, 10, 0) == prompts_of_round(100, 10, 10, 0)
+    assert prompts_of_round(100, 10, 10, 0) != prompts_of_round(100, 10, 10, 1)
 
 
 def test_equal_answers_are_one_and_one_is_no_question():
@@ -33,16 +33,19 @@ def test_equal_answers_are_one_and_one_is_no_question():
 @pytest.mark.parametrize("text", ["plain", [{"role": "user", "content": "hi"}]])
 def test_a_question_keeps_prompt_columns_and_references(text):
     row = PromptRow(Prompt(text), ["ref"], {"document": "d"})
-    item = question(row, ["a", "b", "c"], ["m"] * 3, {"seed": 1}, "qa", strategy="margin")
+    item = question("p", row, ["a", "b", "c"], ["m"] * 3, {"seed": 1}, "qa", strategy="margin")
     assert item.kind == "ranking"
-    assert question(row, ["a", "b"], ["m"] * 2, {}, "qa").kind == "pairwise"
+    assert question("p", row, ["a", "b"], ["m"] * 2, {}, "qa").kind == "pairwise"
     assert item.asked.meta == {"document": "d", "references": ["ref"]}
     assert prompt_of(item.asked) == Prompt(text)
     assert item.candidates[0].settings == {"seed": 1}
+    again = question("p", row, ["a", "b", "c"], ["m"] * 3, {"seed": 1}, "qa", strategy="margin")
+    assert item.id == again.id
+    assert item.id != question("q", row, ["a", "b", "c"], ["m"] * 3, {"seed": 1}, "qa").id  # another run's own
     if text != "plain":
         assert item.asked.text == (Message(role="user", content="hi"),)
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_question():
-    item = question(PromptRow(Prompt("p")), ["a\ud800", "b"], ["m", "m"], {}, "qa")
+    item = question("p", PromptRow(Prompt("p")), ["a\ud800", "b"], ["m", "m"], {}, "qa")
     assert item.candidates[0].text == "a?"

@@ -12,7 +12,6 @@ from rlhf_lightning.loop.options import Loop, check_loop
         ({"candidates": 10}, "at most 9"),
         ({"temperature": 0.0}, r"loop\.temperature"),
         ({"ask": "best"}, r"loop\.ask must be random"),
-        ({"ask": "variance"}, "needs several reward models"),
         ({"random_share": 0.1}, r"loop\.random_share"),
         ({"ask": "margin", "candidates": 4}, r"loop\.candidates=2"),
         ({"raters": 4}, "simulated annotators"),

@@ -79,6 +79,33 @@ def test_score_is_read_at_the_last_token(kind: str, model_dir) -> None:
     torch.testing.assert_close(model.score([TEXTS[0]], [COMPLETIONS[0]]), expected.detach(), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_the_head_on_the_features_is_the_score(kind: str, model_dir, monkeypatch) -> None:
+    """For decoders with and without a padding token of their own, encoder-decoders, encoders; in any batches."""
+    model = reward_model_of(model_dir(kind))
+    model.mean.fill_(0.3)
+    model.std.fill_(1.7)
+    scores = model.score(TEXTS, COMPLETIONS)
+    for tokens in (1, 60, 512):
+        monkeypatch.setitem(TOKENS, "cpu", tokens)
+        features = model.features(TEXTS, COMPLETIONS)
+        head = _head(model.model)
+        assert features.shape == (4, head.in_features)
+        expected = (head(features)[:, 0] - model.mean) / model.std
+        torch.testing.assert_close(expected.detach(), scores, atol=1e-5, rtol=1e-4)
+    assert scores.std() > 1e-3, "the test needs scores that differ"
+    torch.testing.assert_close(model.score(TEXTS, COMPLETIONS), scores)  # no hook is left behind
+    assert not _head(model.model)._forward_pre_hooks
+    assert model.features([], []).shape == (0, head.in_features)
+
+
+def test_the_head_of_a_model_with_an_adapter_reads_the_features(model_dir) -> None:
+    spec = ModelSpec(str(model_dir("llama")), lora=LoraSpec(r=4))
+    model = RewardModel.load(spec, max_prompt=32, max_completion=12, fresh_head=True)
+    features = model.features(TEXTS, COMPLETIONS)
+    torch.testing.assert_close(_head(model.model)(features)[:, 0].detach(), model.score(TEXTS, COMPLETIONS))
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
 def test_fresh_head_and_trunk_of_the_policy(kind: str, tmp_path) -> None:
     """Checklist 6: the head is drawn with std 1/sqrt(d+1) and bias 0; the trunk is the policy's."""
