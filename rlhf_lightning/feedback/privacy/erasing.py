@@ -36,6 +36,7 @@ from rlhf_lightning.feedback.store import (
     events,
     export_events,
     exports,
+    facts,
     item_mark,
     items,
     replaced,
@@ -124,7 +125,7 @@ def annotator(store: Store, who: str) -> Chosen:
         for column in (people.c.id, assignments.c.person, tokens.c.person, sessions.c.person):
             known |= set(connection.scalars(sa.select(column).distinct()))
         named = set(connection.scalars(sa.select(people.c.id).where(people.c.name == who)))
-    found = tuple(sorted((known & _ids(store, who)) | named))
+        found = tuple(sorted(((known & _ids(connection, who)) | named) - {GONE}))
     if not found:
         raise UserError(f"{store.shown_place} knows no annotator {who!r}: give the id as the log or the page shows it")
     with store.engine.connect() as connection:
@@ -144,7 +145,7 @@ def person(store: Store, who: str) -> Chosen:
     with _tables(store).connect() as connection:
         known = {*connection.scalars(sa.select(events.c.person).distinct())}
         known |= {*connection.scalars(sa.select(items.c.person).distinct())}
-        found = tuple(sorted(known & _ids(store, who)))
+        found = tuple(sorted(known & _ids(connection, who)))
         if not found:
             raise UserError(f"{store.shown_place} holds no words of a person {who!r}: give the id in their questions")
         names = set(_of(connection, items.c.id, items.c.person, found))
@@ -173,11 +174,14 @@ def older(store: Store, days: float, now: datetime | None = None) -> Chosen:
     return Chosen(events=tuple(row.id for row in old), items=tuple(sorted(names)), words=True)
 
 
-def _ids(store: Store, who: str) -> set[str]:
+def _ids(connection: Connection, who: str) -> set[str]:
     """The ids that somebody of this id or name may have; see `people.named` and `Import.person`."""
     from rlhf_lightning.feedback.formats import NAMES
 
-    salt = salt_of(store)
+    known = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "salt"))
+    if known is None:
+        return {who}  # nobody was ever given a salted id
+    salt = bytes.fromhex(known)
     plain = " ".join(unicodedata.normalize("NFKC", who).casefold().split())
     return {who, pseudonym(salt, plain), pseudonym(salt, who), *(pseudonym(salt, f"{name}:{who}") for name in NAMES)}
 
@@ -241,8 +245,7 @@ def _counted(connection: Connection, chosen: Chosen) -> Erased:
     made: dict[str, Export] = {}
     for part in _parts(chosen.events):
         for kind, status in connection.execute(sa.select(events.c.kind, events.c.status).where(events.c.id.in_(part))):
-            if status != "erased":
-                counts[f"{kind}, {status}"] += 1
+            counts[f"{kind}, {status}"] += 1
         uses = sa.select(export_events.c.export).where(export_events.c.event.in_(part))
         for row in connection.execute(sa.select(exports).where(exports.c.id.in_(uses))):
             made[row.id] = Export(row.what, row.path, row.time, Path(row.path).exists())
@@ -273,7 +276,7 @@ def _events(store: Store, connection: Connection, chosen: Chosen, how: How) -> d
     holding = {event.id for event in current(store.events(connection=connection))} if how == "anonymise" else set()
     for part in _parts(chosen.events):
         bodies = connection.scalars(sa.select(events.c.body).where(events.c.id.in_(part)).order_by(events.c.seq))
-        old += [event for event in map(Event.from_json, bodies) if event.status != "erased"]
+        old += map(Event.from_json, bodies)  # also such as were erased elsewhere, and still say whose they were
     if how == "anonymise":
         people_of = {event.annotator.id for event in old} if not chosen.persons else set()
         fresh |= {name: secrets.token_hex(10) for name in people_of - fresh.keys()}

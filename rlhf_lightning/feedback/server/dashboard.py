@@ -80,7 +80,7 @@ class Dashboard:
             }
 
     def _update(self, connection: Connection) -> None:
-        count = sa.select(sa.func.count()).where(events.c.project == self.project.name)
+        count = sa.select(sa.func.count()).where(self._mine())
         stored = connection.scalar(count) or 0
         self._read_on(connection)
         if len(self._log) > stored:  # events were erased since
@@ -88,12 +88,16 @@ class Dashboard:
             self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
-        mine = sa.and_(events.c.project == self.project.name, events.c.seq > self._newest)
-        new = sa.select(events.c.seq, events.c.body).where(mine).order_by(events.c.seq)
+        newer = sa.and_(self._mine(), events.c.seq > self._newest)
+        new = sa.select(events.c.seq, events.c.body).where(newer).order_by(events.c.seq)
         for seq, body in connection.execute(new).tuples():
             event = Event.from_json(body)
             self._log[event.id] = _entry(event)
             self._newest = seq
+
+    def _mine(self) -> sa.ColumnElement[bool]:
+        """The project's events, but for drafts: nothing is counted of them, and they are many and long."""
+        return sa.and_(events.c.project == self.project.name, events.c.status != "draft")
 
     def _items(self, connection: Connection) -> dict[str, int]:
         rows = connection.execute(
@@ -186,7 +190,7 @@ def _holding(log: dict[str, Entry]) -> list[Entry]:
     gone = {
         entry.supersedes
         for entry in log.values()
-        if entry.status != "draft" and entry.supersedes in log and log[entry.supersedes].person == entry.person
+        if entry.supersedes in log and log[entry.supersedes].person == entry.person
     }
     return [
         entry

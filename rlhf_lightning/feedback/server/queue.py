@@ -63,24 +63,27 @@ def catch_up(project: Project, connection: Connection) -> None:
     enrol(project, connection)
     of_item: dict[str, list[Event]] = defaultdict(list)
     drafts: dict[tuple[str, str], str] = {}
-    log = [e for e in project.store.events(project.name, connection=connection) if e.kind != "implicit"]
-    by_id = {event.id: event for event in log}
+    # Most of a log can be drafts, each with all its texts: they are told by their columns alone.
+    columns = (events.c.id, events.c.item, events.c.annotator, events.c.status, events.c.supersedes)
+    explicit = sa.and_(events.c.project == project.name, events.c.kind != "implicit")
+    log = connection.execute(sa.select(*columns).where(explicit).order_by(events.c.seq)).all()
+    said = sa.select(events.c.id, events.c.body).where(explicit, events.c.status.in_(("submitted", "skipped")))
+    bodies = dict(connection.execute(said).tuples().all())
+    by_id = {row.id: row for row in log}
     gone = {
-        event.supersedes
-        for event in log
-        if event.status != "draft"
-        and event.supersedes in by_id
-        and by_id[event.supersedes].annotator.id == event.annotator.id
+        row.supersedes
+        for row in log
+        if row.status != "draft" and row.supersedes in by_id and by_id[row.supersedes].annotator == row.annotator
     }
     known = set(connection.scalars(sa.select(queue.c.item).where(queue.c.project == project.name)))
-    for event in log:
-        key = event.item, event.annotator.id
-        if event.item not in known or event.id in gone:
+    for row in log:
+        key = row.item, row.annotator
+        if row.item not in known or row.id in gone:
             continue
-        if event.status == "draft":
-            drafts[key] = event.id
-        elif event.status in ("submitted", "skipped"):
-            of_item[event.item].append(event)
+        if row.status == "draft":
+            drafts[key] = row.id
+        elif row.status in ("submitted", "skipped"):
+            of_item[row.item].append(Event.from_json(bodies[row.id]))
             drafts.pop(key, None)
     held = {(e.item, e.annotator.id): e for holding in of_item.values() for e in holding}
     mine = assignments.c.project == project.name
@@ -88,17 +91,17 @@ def catch_up(project: Project, connection: Connection) -> None:
         (r["item"], r["person"]): dict(r) for r in connection.execute(sa.select(assignments).where(mine)).mappings()
     }
     for key in {*held, *drafts} - rows.keys():
-        first = held.get(key) or by_id[drafts[key]]
+        first = held.get(key) or read_event(connection, drafts[key])
         task = "adjudicate" if first.adjudicates else "judge"
         given = stamp(first.time)
         rows[key] = {"item": key[0], "person": key[1], "project": project.name, "task": task, "given": given}
         rows[key].update(tab=None, lease=None, expires=None)
     connection.execute(sa.delete(assignments).where(mine))
-    for key, row in rows.items():
-        event = held.get(key)  # type: ignore[assignment]
-        row.update(event=event and event.id, status=event and event.status, draft=drafts.get(key))
-        row.update(finished=event and stamp(event.time))
-    kept = [row for row in rows.values() if row["item"] in known]
+    for key, values in rows.items():
+        event = held.get(key)
+        values.update(event=event and event.id, status=event and event.status, draft=drafts.get(key))
+        values.update(finished=event and stamp(event.time))
+    kept = [values for values in rows.values() if values["item"] in known]
     if kept:
         connection.execute(sa.insert(assignments), kept)
     for item, holding in of_item.items():
@@ -298,6 +301,11 @@ def _repeat(project: Project, connection: Connection, person: Person) -> str | N
     project.store.add_items([again], project.name, connection)
     enrol(project, connection)
     return again.id
+
+
+def read_event(connection: Connection, name: str) -> Event:
+    """An event by its id."""
+    return Event.from_json(connection.execute(sa.select(events.c.body).where(events.c.id == name)).scalar_one())
 
 
 def read_item(connection: Connection, item: str) -> Item:

@@ -10,6 +10,7 @@ import { showQuestion } from "./question.js";
 import { t } from "./words.js";
 
 const AUTOSAVE = 1000;
+const SLOWEST = 10_000;
 const HEARTBEAT = 60_000;
 const ASK_AGAIN = 10_000;
 // Stored as they stand here, whatever the page's language.
@@ -186,10 +187,12 @@ export class Flow {
     this.touch();
     if (told) say(told);
     this.current.changed = this.current.written = true;
-    const safe = keep(this.draftKey(this.current.item.id), { payload: this.view.payload(), time: Date.now() });
+    const payload = this.view.payload();
+    const safe = keep(this.draftKey(this.current.item.id), { payload, time: Date.now() });
     this.state(safe ? "" : t("storage_full"));
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.saveDraft(), AUTOSAVE);
+    // Each draft is stored whole, for good: a long text is sent at longer pauses. This browser has it at once.
+    this.timer = setTimeout(() => this.saveDraft(), Math.min(SLOWEST, AUTOSAVE + JSON.stringify(payload).length));
   }
 
   state(text) {

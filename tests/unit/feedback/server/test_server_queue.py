@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from helpers.judges import Clock, Server, pairs
 
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server import queue
 from rlhf_lightning.feedback.server.people import Person
@@ -466,6 +466,30 @@ def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
     with turn(server.store) as connection:
         queue.catch_up(server.project, connection)
     assert _state(server.project) == before
+
+
+def test_drafts_cost_a_start_nothing(make_server_on: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are most of what a log of long corrections holds."""
+    server = make_server_on(pairs(2))
+    user = server.user()
+    question = user.ask()
+    for number in range(20):
+        user.say(question, {**WIN, "rationale": "x" * number}, "draft")
+    user.say(question)
+    user.say(user.ask(), WIN, "draft")
+    read, before = [], _state(server.project)
+
+    def noting(text: str) -> Event:
+        read.append(Event.model_validate_json(text))
+        return read[-1]
+
+    monkeypatch.setattr(Event, "from_json", noting)
+    with turn(server.store) as connection:
+        queue.catch_up(server.project, connection)
+    assert [event.status for event in read] == ["submitted"]
+    assert _state(server.project) == before
+    user.server.user("owner").get("dashboard")
+    assert {event.status for event in read} == {"submitted"}
 
 
 def test_a_log_that_was_imported_counts(make_server: Make, tmp_path: Path) -> None:
