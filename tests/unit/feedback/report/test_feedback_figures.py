@@ -84,7 +84,7 @@ def test_coefficients_are_those_that_suit_the_kind_and_the_people():
 def test_models_are_ordered_as_they_are_worth_and_intervals_hold_the_truth():
     people = Simulated(noise=[0.2])
     duels = [["base", "sft"], ["sft", "ppo"], ["base", "ppo"]]
-    events = [e for k, models in enumerate(duels) for e in ask(people, 80, models=models, seed=k)]
+    events = [e for k, models in enumerate(duels) for e in ask(people, 200, models=models, seed=k)]
     report = build(events, "x").models
     (table,) = report.tables
     assert [one.name for one in table.models] == ["ppo", "sft", "base"]
@@ -94,7 +94,7 @@ def test_models_are_ordered_as_they_are_worth_and_intervals_hold_the_truth():
     duel = next(d for d in report.duels if (d.first, d.second) == ("ppo", "base"))
     assert duel.wins.low is not None
     assert duel.wins.low < 0.881 < (duel.wins.high or 0)  # sigmoid(2)
-    assert (duel.won + duel.tied + duel.lost, duel.prompts, duel.people) == (240, 80, 3)
+    assert (duel.won + duel.tied + duel.lost, duel.prompts, duel.people) == (600, 200, 3)
 
 
 def test_models_that_were_never_compared_have_tables_of_their_own():
