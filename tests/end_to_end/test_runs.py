@@ -173,7 +173,7 @@ def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
     assert metrics(tmp_path / "run")["reward_model"].keys() == read
     assert "Reward model: unpaired" in said
     noted = [json.loads(line)["path"] for line in (tmp_path / "models.jsonl").read_text().splitlines()]
-    assert noted == [str(tmp_path / "run")] * 3
+    assert noted == [str(tmp_path / "run")] * 2
 
 
 def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Path) -> None:
