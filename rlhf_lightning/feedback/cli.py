@@ -21,6 +21,7 @@ COMMANDS = {
     "review": "personal data that was replaced, to be looked at",
     "erase": "take a person's judgements or data out of the store",
 }
+OF_RUNS = ("serve", "report")  # the commands that take a run's folder
 STORE = "feedback.db"
 
 
@@ -59,7 +60,7 @@ def _main(arguments: list[str]) -> int:
             "--store",
             metavar="PLACE",
             help="a file (SQLite), or postgresql://user@host/database; default: RLHF_FEEDBACK_STORE, or else "
-            f"{STORE} in the folder of --run, or here",
+            f"{STORE}{' in the folder of --run, or' if name in OF_RUNS else ''} here",
         )
         module.add_arguments(command)
         command.set_defaults(call=module.run)  # not `run`, which is an option of some commands

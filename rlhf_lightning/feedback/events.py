@@ -447,16 +447,32 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+WORDS = {
+    "missing": "is missing",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "extra_forbidden": "there is no such field",
+    "union_tag_not_found": f"must say its kind: {', '.join(KINDS)}",
+}
+"""What some of pydantic's complaints mean to who wrote the value."""
+
+
 def explain(error: ValidationError) -> str:
-    """The first thing that a value's form objects to, in words: the field, and what was expected there."""
-    first = error.errors(include_url=False)[0]
-    message = str(first["msg"]).removeprefix("Value error, ")
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        message = "there is no such field"
-    elif first["type"] == "missing":
-        message = "is missing"
-    others = error.error_count() - 1
+    """What a value's form objects to, in words: the field, and what was expected there.
+
+    Of the ways in which a value may be written, the complaint is about the one that it comes nearest to.
+    """
+    faults = error.errors(include_url=False)
+    fault = max(faults, key=lambda one: len(one["loc"]))  # the first of those that lie deepest
+    message = WORDS.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
+    # The names of types and kinds, which say which way of writing was tried, are no fields.
+    path = [str(part) for part in fault["loc"]]
+    field = ".".join(part for i, part in enumerate(path) if not (part in ("str", *(KINDS if i else ())) or "[" in part))
+    places = {str(one["loc"][0]) if one["loc"] else "" for one in faults}
+    others = len(places) - 1
     more = f" (and {others} more)" if others else ""
     return f"{f'the field {field!r}: ' if field else ''}{message[:1].lower()}{message[1:]}{more}"
 

@@ -15,11 +15,14 @@ LONE = re.compile("[\ud800-\udfff]")
 
 
 def run_of(folder: str | Path) -> Run:
-    """The one run in a folder (``LATEST`` as in `find_runs`).
+    """The one run in a folder (``LATEST`` as in `find_runs`), or in the folders just below it.
 
     Raises:
         UserError: if there is not exactly one.
     """
+    place = Path(folder)
+    if place.is_dir() and not [*place.glob("metrics.json"), *place.glob("*/metrics.json")]:  # or it would look far
+        raise UserError(f"{folder} is no run's folder: it holds no metrics.json, nor does a folder in it")
     runs = find_runs([folder])
     if len(runs) > 1:
         raise UserError(f"{folder} holds {len(runs)} runs: name the folder of one, such as {runs[0].path}")

@@ -145,7 +145,8 @@ def item_of(record: Record) -> Item:
     if (reason := flaw(record)) is not None:
         raise UserError(f"{record.place}: {reason}")
     values = {name: value for name, value in record.values.items() if value is not None and value != ""}
-    if "asked" not in values:
+    plain = "asked" not in values
+    if plain:
         if "prompt" not in values:
             raise UserError(
                 f"{record.place}: there is no column 'prompt'; the columns are {', '.join(map(str, record.values))}"
@@ -154,7 +155,8 @@ def item_of(record: Record) -> Item:
     try:
         return Item.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{record.place}: {explain(error)}") from error
+        told = explain(error)
+        raise UserError(f"{record.place}: {told.replace('asked.text', 'prompt') if plain else told}") from error
 
 
 def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -394,7 +394,8 @@ def _engine(place: str, create: bool) -> sa.Engine:
         if not path.exists():
             if not create:
                 raise UserError(f"there is no feedback store {path}")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                raise UserError(f"there is no folder {path.parent} for the feedback store {path.name}")
         place = f"sqlite:///{path.absolute()}"
     try:
         url = sa.make_url(place)

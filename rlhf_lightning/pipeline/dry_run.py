@@ -69,7 +69,10 @@ def dry_run(prepare: Callable[[Path], Run], directory: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as place:
         run = prepare(Path(place))
-        codec = run.policy.codec if run.policy is not None else RewardModel.load(reward_spec(run), **run.limits).codec
+        if run.policy is not None:
+            codec = run.policy.codec
+        else:
+            codec = RewardModel.load(reward_spec(run), **run.limits, fresh_head=True).codec
         show(standard_output(), rows_table(run.data, codec))
         for text in as_seen(run.data, codec):
             say(text)

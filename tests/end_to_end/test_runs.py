@@ -412,6 +412,12 @@ def test_a_dry_run_tells_all_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_dry_run_of_a_reward_model_alone(tmp_path: Path) -> None:
+    told = ok(run(tmp_path, "task=qa", *SMALL, "stages=[reward]", "dry_run=true")).stdout
+    assert "Nothing was trained" in told
+
+
 def test_every_exported_model_has_its_card(trained: Path) -> None:
     for stage in ("sft", "reward", "ppo"):
         told = (trained / "run" / stage / "model" / "README.md").read_text(encoding="utf-8")

@@ -34,12 +34,28 @@ def run(args: argparse.Namespace) -> int:
     from rlhf_lightning.feedback.store import Store
 
     check_format(args.format)
+    check_ending(args.format, args.out)
     with Store(args.store, create=False) as store:
         used, left = export(store, args.format, home(args.out), args.project, args.force)
     print(f"wrote {used} events to {args.out}")
     for reason, count in left.most_common():
         print(f"left out {count}: {reason}")
     return 0
+
+
+ENDINGS = {"csv": ".csv", "argilla": ".json", "label_studio": ".json", "oasst": ".jsonl"}
+"""Of the files of each format, by which `import` knows how to read them; the others are ``.jsonl``."""
+
+
+def check_ending(name: str, out: str) -> None:
+    """Refuse a name by which the file could not be read again.
+
+    Raises:
+        UserError: saying how it has to end.
+    """
+    ending = ENDINGS.get(name, ".jsonl")
+    if not out.lower().removesuffix(".gz").endswith(ending):
+        raise UserError(f"--out {out}: the format {name} is written as {ending} (or {ending}.gz): end the name so")
 
 
 def export(

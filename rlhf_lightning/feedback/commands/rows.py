@@ -7,6 +7,7 @@ import shlex
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from rlhf_lightning.errors import UserError
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         store.note_export(name, "rows", str(args.out.absolute()), rows.events, rows=len(rows))
         files = write_rows(args.out, train, test, {"store": store.shown_place, "export": name})
     print(f"\n{args.out}: " + ", ".join(f"{len(_part(name, train, test))} {name}" for name in files))
-    print(f"\n{train_line(files, optional_columns(train, test))}")
+    print(f"\n{train_line(files, optional_columns(train, test), _task(holding))}")
     return 0
 
 
@@ -96,8 +97,16 @@ def told(log: Sequence[Event], holding: Sequence[Event], rows: Rows) -> list[str
     return lines
 
 
-def train_line(files: dict[str, Path], columns: Sequence[str]) -> str:
-    """The command to go on with."""
+def _task(events: Sequence[Event]) -> str | None:
+    """The task of all events, where it is one of those that `rlhf-train` has."""
+    names = {event.task for event in events}
+    name = names.pop() if len(names) == 1 else None
+    tasks = (resources.files("rlhf_lightning.conf") / "task").iterdir()
+    return name if f"{name}.yaml" in {file.name for file in tasks} else None
+
+
+def train_line(files: dict[str, Path], columns: Sequence[str], task: str | None = None) -> str:
+    """The command to go on with: of the stages that the files are rows for."""
     options = {
         "data.preferences": "preferences",
         "data.preferences_test": "preferences_test",
@@ -106,7 +115,11 @@ def train_line(files: dict[str, Path], columns: Sequence[str]) -> str:
         "data.train": "sft",
         "data.test": "sft_test",
     }
-    words = ["rlhf-train", "data=files"]
+    words = ["rlhf-train", *([f"task={task}"] if task else []), "data=files"]
+    if "sft" not in files:
+        words.append("stages=[reward]")
+    elif not {"preferences", "unpaired"} & set(files):
+        words.append("stages=[sft]")
     words += [f"{option}={files[name].absolute()}" for option, name in options.items() if name in files]
     words += [f"++task.format.{name}={name}" for name in columns]  # added where the task says nothing of it
     return shlex.join(words)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.data.files import home
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
 
 if TYPE_CHECKING:
+    from rlhf_lightning.feedback.items import Item
     from rlhf_lightning.feedback.server.project import Project
     from rlhf_lightning.feedback.store import Store
 
@@ -69,10 +73,14 @@ def run(args: argparse.Namespace) -> int:
     from rlhf_lightning.feedback.server.app import create_app
     from rlhf_lightning.feedback.store import Store
 
-    with Store(args.store, scrubber=scrubber_of(args)) as store:
+    found = questions(args)
+    # The store comes last: nothing is made, or changed, where anything before it is refused.
+    with (
+        contextlib.closing(_listen(args.host, args.port)) as listening,
+        Store(args.store, scrubber=scrubber_of(args)) as store,
+    ):
         store.note_texts()
-        project = prepare(store, args)
-        listening = _listen(args.host, args.port)
+        project = prepare(store, args, found)
         shown = f"[{args.host}]" if ":" in args.host else args.host
         address = args.url or f"http://{shown}:{listening.getsockname()[1]}"
         for role, token in links(project, args.annotators, args.adjudicators):
@@ -97,21 +105,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def prepare(store: Store, args: argparse.Namespace) -> Project:
-    """Take the questions into the store, and make the project.
+def questions(args: argparse.Namespace) -> list[Item]:
+    """What --run or --items gives; neither may be there where the store holds questions already.
 
     Raises:
-        UserError: if there is nothing to be asked, or an option can't be.
+        UserError: if a file or an option can't be.
     """
     from pydantic import TypeAdapter, ValidationError
 
     from rlhf_lightning.feedback.events import Id
     from rlhf_lightning.feedback.from_run import items_of_run
     from rlhf_lightning.feedback.items import read_items
-    from rlhf_lightning.feedback.server import queue
-    from rlhf_lightning.feedback.server.project import Project
-    from rlhf_lightning.feedback.server.site import read_static, version_of_page
-    from rlhf_lightning.feedback.server.tables import turn
 
     try:
         TypeAdapter(Id).validate_python(args.project)
@@ -121,11 +125,28 @@ def prepare(store: Store, args: argparse.Namespace) -> Project:
         raise UserError("--gold-share and --repeat-share are more than all questions together")
     if args.url is not None and not args.url.startswith(("http://", "https://")):
         raise UserError("--url is an address such as https://judge.example.org")
-    guidelines, consent = _text(args.guidelines), _text(args.consent)
+    for path in (args.guidelines, args.consent):
+        _text(path)
     if args.folder is not None:
-        found = items_of_run(args.folder)
-    else:
-        found = [] if args.items is None else list(read_items(args.items))
+        return items_of_run(args.folder)
+    if args.items is not None:
+        return list(read_items(args.items))
+    if "://" not in args.store and not home(Path(args.store)).exists():
+        raise UserError(f"there is no feedback store {args.store} yet: give questions with --items or --run")
+    return []
+
+
+def prepare(store: Store, args: argparse.Namespace, found: Sequence[Item] = ()) -> Project:
+    """Take the questions into the store, and make the project.
+
+    Raises:
+        UserError: if there is nothing to be asked.
+    """
+    from rlhf_lightning.feedback.server import queue
+    from rlhf_lightning.feedback.server.project import Project
+    from rlhf_lightning.feedback.server.site import read_static, version_of_page
+    from rlhf_lightning.feedback.server.tables import turn
+
     if found:
         new = store.add_items(found, args.project)
         print(f"{new} new questions of {len(found)} in {args.folder or args.items}")
@@ -141,8 +162,8 @@ def prepare(store: Store, args: argparse.Namespace) -> Project:
         repeat_share=args.repeat_share,
         blind=not args.show_models,
         keep_names=args.keep_names,
-        guidelines=guidelines,
-        consent=consent,
+        guidelines=_text(args.guidelines),
+        consent=_text(args.consent),
         interface=version_of_page(read_static()),
         address=args.url,
     )
@@ -178,7 +199,8 @@ def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
         listening.listen(128)  # who opens a link before the server runs waits a moment
     except OSError as error:
         listening.close()
-        raise UserError(f"can't listen at {host}, port {port}: {error.strerror}; --port 0 takes a free one") from error
+        remedy = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+        raise UserError(f"can't listen at {host}, port {port}: {error.strerror}{remedy}") from error
     return listening
 
 

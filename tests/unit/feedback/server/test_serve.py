@@ -170,7 +170,7 @@ def arguments(*given: str) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "holds no questions of the project default"),
+        ([], "there is no feedback store"),
         (["--items", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--run", "nowhere"], "there is no folder nowhere"),
         (["--project", "../x"], "--project"),
@@ -195,6 +195,30 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         port = str(taken.getsockname()[1])
         assert main(["serve", "--store", str(tmp_path / "x.db"), "--port", port]) == 2
     assert "--port 0" in capsys.readouterr().err
+
+
+def test_what_is_refused_leaves_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text('{"prompt": "x", "a": "1", "b": "2"}\n')
+    bad.write_text('{"prompt": "x", "a": "1", "b": "2"}\n{"prompt": "x", "a": "1"}\n')
+    place = tmp_path / "x.db"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for options, said in (
+            (["--items", str(bad)], "bad.jsonl, line 2"),
+            (["--items", str(good), "--url", "nowhere"], "--url"),
+            (["--items", str(good), "--guidelines", str(tmp_path / "none.md")], "none.md"),
+            (["--items", str(good), "--port", port], "--port 0"),
+            ([], "--items or --run"),
+        ):
+            assert main(["serve", "--store", str(place), *options]) == 2
+            assert said in capsys.readouterr().err
+            assert not place.exists()
+    Store(place).close()
+    assert main(["serve", "--store", str(place)]) == 2
+    assert "holds no questions of the project default" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""What an event may be, and which events hold. (That their JSON is read back equal is tested with the log's format.)"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.events import (
+    Annotator,
+    Asked,
+    Candidate,
+    Event,
+    Implicit,
+    Message,
+    Pairwise,
+    Ranking,
+    Rating,
+    Shown,
+    Span,
+    Spans,
+    Thumbs,
+    current,
+    digest,
+)
+
+WIN = Pairwise(outcome="win", winner=0)
+
+
+def event(
+    name: str = "e", kind: str = "pairwise", payload: Any = WIN, who: str = "a", n: int = 2, **more: Any
+) -> Event:
+    return Event(
+        id=name,
+        item="item",
+        kind=kind,  # type: ignore[arg-type]
+        asked=Asked(text="prompt"),
+        candidates=tuple(Candidate(text=f"text {i}") for i in range(2)),
+        annotator=Annotator(id=who),
+        payload=payload,
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "word"),
+    [
+        ("pairwise", Pairwise(outcome="win"), "has a winner"),
+        ("pairwise", Pairwise(outcome="tie", winner=1), "has a winner"),
+        ("pairwise", Pairwise(), "payload.outcome is missing"),
+        ("ranking", Ranking(ranks=(1, 2, 3)), "3 values for 2 candidates"),
+        ("ranking", Ranking(ranks=(1, None)), "payload.ranks is missing"),
+        ("rating", Rating(values={"fluency": (6, 1)}), "6 is not on the scale 1 to 5"),
+        ("rating", Rating(values={"fluency": (None, None)}), "payload.values is missing"),
+        ("rating", Rating(values={"fluency": (1, 1)}, low=5, high=1), "must be below"),
+        ("thumbs", Thumbs(up=(True,)), "1 values for 2 candidates"),
+        ("spans", Spans(candidate=2), "candidate 2 is none of the 2"),
+        ("spans", Spans(spans=(Span(start=3, end=3, label="x"),)), "marks nothing"),
+        ("spans", Spans(spans=(Span(start=0, end=7, label="x"),)), "beyond the text's 6 characters"),
+        ("implicit", Implicit(signal="click", candidate=5), "candidate 5 is none"),
+        ("thumbs", WIN, "is not the event's kind"),
+    ],
+)
+def test_what_does_not_fit_what_was_shown_is_refused(kind, payload, word):
+    with pytest.raises(ValueError, match=word):
+        event(kind=kind, payload=payload)
+
+
+def test_a_draft_may_lack_what_a_judgement_may_not():
+    assert event(payload=Pairwise(), status="draft").payload == Pairwise()
+    with pytest.raises(ValueError, match="has a winner"):
+        event(payload=Pairwise(outcome="win"), status="draft")
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"payload": None}, "needs a payload"),
+        ({"status": "skipped"}, "a skipped event has no payload"),
+        ({"payload": None, "status": "retracted"}, "says in supersedes"),
+        ({"supersedes": "e"}, "can't supersede itself"),
+        ({"shown": Shown(order=(0, 0))}, "no order of 2 candidates"),
+    ],
+)
+def test_a_status_has_what_belongs_to_it(more, word):
+    with pytest.raises(ValueError, match=word):
+        event(**more)
+
+
+def test_a_text_s_hash_is_filled_in_and_checked():
+    assert Candidate(text="a").hash == digest("a")
+    with pytest.raises(ValueError, match="not that of the text"):
+        Candidate(text="a", hash=digest("b"))
+
+
+def test_a_chat_is_plain_text_with_its_turns():
+    asked = Asked(text=(Message(role="user", content="hi"), Message(role="assistant", content="yes")))
+    assert asked.plain == "user: hi\n\nassistant: yes"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"version": 2}, "the field 'version'"),
+        ({"item": 3}, "the field 'item': must be a text"),
+        ({"colour": "red"}, "the field 'colour': there is no such field"),
+        ({"payload": {"outcome": "tie"}}, "the field 'payload': must say its kind: pairwise"),
+        ({"payload": {"kind": "pairwise", "outcome": "draw"}}, "the field 'payload.outcome': input should be 'win'"),
+        ({"time": "2024-01-01T00:00:00"}, "the field 'time'"),
+        ({"asked": {"text": [{"role": "user"}]}}, r"the field 'asked\.text\.0\.content': is missing"),
+    ],
+)
+def test_a_line_that_is_no_event_is_told_by_place_and_field(change, word):
+    values = json.loads(event().to_json()) | change
+    with pytest.raises(UserError, match=f"log, line 7: {word}"):
+        Event.from_json(json.dumps(values), "log, line 7")
+
+
+def names(*log: Event, **options: Any) -> list[str]:
+    return [one.id for one in current(log, **options)]
+
+
+def test_what_a_person_replaced_or_took_back_holds_no_more():
+    first, again = event("1"), event("2", supersedes="1")
+    assert names(first, again) == ["2"]
+    assert names(again, first) == ["2"]  # logs may be put together in any order
+    taken = event("3", payload=None, status="retracted", supersedes="2")
+    assert names(first, again, taken) == []
+    skipped = event("3", payload=None, status="skipped", supersedes="2")
+    assert names(first, again, skipped) == []
+
+
+def test_nobody_takes_back_what_another_said():
+    assert names(event("1"), event("2", who="b", supersedes="1")) == ["1", "2"]
+
+
+def test_a_draft_replaces_nothing_until_it_is_submitted():
+    first, draft = event("1"), event("2", supersedes="1", status="draft")
+    assert names(first, draft) == ["1"]
+    assert names(first, draft, drafts=True) == ["2"]
+    assert names(first, draft, event("3", supersedes="2")) == ["1", "3"]
+
+
+def test_what_was_erased_or_skipped_says_nothing():
+    assert names(event("1", payload=None, status="erased"), event("2", payload=None, status="skipped")) == []

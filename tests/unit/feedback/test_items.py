@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.events import Message, Pairwise
+from rlhf_lightning.feedback.items import Item, read_items
+
+
+def read(tmp_path: Path, *rows: dict, name: str = "q.jsonl") -> list[Item]:
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return list(read_items(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "texts"),
+    [
+        ({"a": "1", "b": "2"}, "pairwise", ["1", "2"]),
+        ({"chosen": "1", "rejected": "2"}, "pairwise", ["1", "2"]),
+        ({"completion": "1"}, "thumbs", ["1"]),
+        ({"candidates": ["1", "2", "3"]}, "ranking", ["1", "2", "3"]),
+        ({"candidates": ["1", {"text": "2", "model": "m"}]}, "pairwise", ["1", "2"]),
+        ({"candidates": [], "kind": "label", "labels": ["x", "y"]}, "label", []),
+    ],
+)
+def test_a_row_is_the_question_that_its_candidates_suggest(tmp_path, row, kind, texts):
+    (item,) = read(tmp_path, {"prompt": "p", **row})
+    assert item.kind == kind
+    assert [candidate.text for candidate in item.candidates] == texts
+
+
+def test_models_and_other_columns_are_kept(tmp_path):
+    row = {"prompt": [{"role": "user", "content": "hi"}], "a": "1", "b": "2", "models": ["m", "n"], "topic": 3}
+    (item,) = read(tmp_path, {**row, "language": "en", "expected": {"kind": "pairwise", "outcome": "win", "winner": 1}})
+    assert [candidate.model for candidate in item.candidates] == ["m", "n"]
+    assert item.asked.text == (Message(role="user", content="hi"),)
+    assert item.asked.language == "en"
+    assert item.asked.meta == {"topic": 3}
+    assert item.expected == Pairwise(outcome="win", winner=1)
+
+
+def test_what_was_written_is_read_back_and_the_same_question_has_one_id(tmp_path):
+    first, again, other = read(tmp_path, *({"prompt": "p", "a": "1", "b": b} for b in ("2", "2", "3")))
+    assert first.id == again.id != other.id
+    (back,) = read(tmp_path, json.loads(first.to_json()))
+    assert back == first
+
+
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        ({"a": "1", "b": "2"}, "there is no column 'prompt'; the columns are a, b"),
+        ({"prompt": "p"}, "there are no candidates"),
+        ({"prompt": "p", "candidates": "x"}, "'candidates' must be a list"),
+        ({"prompt": "p", "kind": "pairwise", "completion": "x"}, "takes 2 candidates, not 1"),
+        ({"prompt": "p", "a": "1", "b": "2", "models": ["m"]}, "model of each of the 2"),
+        ({"prompt": [{"role": "usr", "content": "x"}], "a": "1", "b": "2"}, r"'prompt\.0\.role': input should be"),
+        ({"prompt": 5, "a": "1", "b": "2"}, "'prompt': must be a text"),
+        ({"prompt": "p", "a": "1", "b": "2", "expected": "a"}, "'expected': must be an object"),
+        ({"prompt": "p", "a": "1", "b": "2", "expected": {"winner": 0}}, "'expected': must say its kind"),
+        ({"prompt": "p", "a": "1", "b": "2", "expected": {"kind": "thumbs", "up": [True, True]}}, "not the question's"),
+        ({"prompt": "p", "a": "1", "b": "2", "kind": "rating", "aspects": "true"}, "'aspects': must be a list"),
+        ({"prompt": "p", "a": "1", "kind": "label", "candidates": ["1"]}, "at least 2 labels"),
+        ({"prompt": "p\ud800", "a": "1", "b": "2"}, "surrogate"),
+    ],
+)
+def test_a_bad_row_is_told_by_file_line_and_field(tmp_path, row, word):
+    with pytest.raises(UserError, match=rf"q\.jsonl, line 2: .*{word}"):
+        read(tmp_path, {"prompt": "p", "a": "1", "b": "2"}, row)
+
+
+def test_a_file_without_questions_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no item"):
+        read(tmp_path)
