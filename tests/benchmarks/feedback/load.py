@@ -49,6 +49,9 @@ DRAFT, SKIP = 0.2, 0.02
 TIMES = ("next", "judgements")
 """Requests that are timed."""
 
+IDLE = 4.0
+"""Seconds after which a connection is opened anew: the server closes one that was idle for 5."""
+
 
 # --- the server ------------------------------------------------------------------------------------------------------
 
@@ -149,6 +152,7 @@ class Annotator(threading.Thread):
         self.random = random.Random(f"{seed}/{number}")
         self.token, self.cookie, self.csrf, self.id = "", "", "", ""
         self.connection: http.client.HTTPConnection | None = None
+        self.answered = 0.0
 
     def run(self) -> None:
         try:
@@ -220,6 +224,9 @@ class Annotator(threading.Thread):
 
     def _once(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         headers = {"Content-Type": "application/json", "X-CSRF-Token": self.csrf, "Cookie": self.cookie}
+        if self.connection is not None and time.monotonic() - self.answered > IDLE:
+            self.connection.close()
+            self.connection = None
         try:
             if self.connection is None:
                 self.connection = http.client.HTTPConnection("127.0.0.1", self.shared.port, timeout=120)
@@ -234,6 +241,7 @@ class Annotator(threading.Thread):
                 self.connection.close()
             self.connection = None
             raise Gone from error
+        self.answered = time.monotonic()
         if (cookie := answer.getheader("set-cookie")) is not None:
             self.cookie = cookie.split(";")[0]
         return answer.status, json.loads(text)
