@@ -76,6 +76,8 @@ def fill(option: str) -> list[str]:
         wanted.append(FILL[2])
     if option == "rewards=http":
         wanted.append(FILL[3])
+    if option == "rewards=people":
+        wanted.append("ppo.rewards.people.store=feedback.db")
     if option == "rewards=classifier":
         wanted += ["ppo.rewards.classifier.model=some/model", "ppo.rewards.classifier.label=POSITIVE"]
     if option == "rewards=label_accuracy":

@@ -462,7 +462,7 @@ def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
             case _:
                 user.say(question, {"kind": "pairwise", "outcome": "win", "winner": chance.randint(0, 1)})
     before = _state(server.project)
-    assert {row[8] for row in before if len(row) == 11} == {None, "submitted", "skipped"}
+    assert {row[8] for row in before if len(row) == 11} >= {"submitted", "skipped"}  # else nothing is tested
     with turn(server.store) as connection:
         queue.catch_up(server.project, connection)
     assert _state(server.project) == before
