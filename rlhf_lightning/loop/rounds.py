@@ -170,7 +170,8 @@ class Rounds:
                         folder.mkdir(parents=True, exist_ok=True)
                         lines = [store.stored_item(item).to_json() + "\n" for item in items]
                         write_atomic(folder / QUESTIONS, "".join(lines))
-                    store.add_items(read_items(folder / QUESTIONS), project_of(self.dir))
+                    # As they were drawn, where that is known still: what is replaced in them is listed for review.
+                    store.add_items(read_items(folder / QUESTIONS) if known else items, project_of(self.dir))
 
             first_alone(keep, is_rank_zero())
 
