@@ -57,7 +57,15 @@ class Simulated:
         if not 0 <= self.lapse <= 1:
             raise UserError(f"simulated.lapse must be a share from 0 to 1, not {self.lapse}")
 
-    def judge(self, item: Item, scores: Sequence[float], person: int, seed: int = 0, project: str = "default") -> Event:
+    def judge(
+        self,
+        item: Item,
+        scores: Sequence[float],
+        person: int,
+        seed: int = 0,
+        project: str = "default",
+        key: str | None = None,
+    ) -> Event:
         """What one of them says to a question; the same whenever it is asked with this seed.
 
         Args:
@@ -67,6 +75,7 @@ class Simulated:
             person: which of them, from 0; people beyond the last begin anew with the first one's noise.
             seed: of all that is drawn.
             project: of the event.
+            key: what the draws follow from beside the seed; the question's id, where it is not given.
 
         Raises:
             ValueError: for another kind of question, another number of scores, or one that is no number.
@@ -76,7 +85,7 @@ class Simulated:
         if not all(map(math.isfinite, scores)):
             raise ValueError(f"item {item.id}: the hidden scores {list(scores)} are not all finite")
         name = f"simulated-{person}"
-        draw = random.Random(f"{seed}|{name}|{item.id}")
+        draw = random.Random(f"{seed}|{name}|{item.id if key is None else key}")
         order = draw.sample(range(len(scores)), len(scores))
         worth = [
             score

@@ -81,9 +81,11 @@ def ask_simulated(
     """Have each question answered by ``raters`` of the simulated annotators, in turn."""
     events = []
     for item, scores in zip(items, hidden_scores(judge, items), strict=True):
-        first = zlib.crc32(item.id.encode())
+        # Not from the ids, which are each run's own: the same run in another folder is judged alike.
+        key = "|".join([item.asked.plain, *(candidate.hash for candidate in item.candidates)])
+        first = zlib.crc32(key.encode())
         persons = [(first + k) % len(people.noise) for k in range(raters)]
-        events += [people.judge(item, scores, person, seed, project) for person in persons]
+        events += [people.judge(item, scores, person, seed, project, key) for person in persons]
     store.add(events)
 
 

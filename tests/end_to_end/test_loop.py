@@ -22,9 +22,10 @@ LOOP = [*SMALL, "task=qa", "loop=feedback", "loop.rounds=2", "loop.prompts=12", 
 
 
 def figures(folder: Path) -> dict:
-    """What a loop came to, without what differs from run to run: times."""
+    """What a loop came to, without what differs from run to run: times, and the place of the first model."""
     results = metrics(folder)
-    return {name: results[name] for name in ("status", "policies", "rounds", "reward_model")}
+    measured = {policy["name"]: policy["metrics"] for policy in results["policies"]}
+    return {**{name: results[name] for name in ("status", "rounds", "reward_model")}, "policies": measured}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def looped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_round_has_its_questions_judgements_models_and_figures(looped: Path):
     results = figures(looped)
     assert results["status"] == "finished"
-    assert [policy["name"] for policy in results["policies"]] == ["base", "sft", "round 1", "round 2"]
+    assert list(results["policies"]) == ["base", "sft", "round 1", "round 2"]
     assert len(results["rounds"]) == 2
     for number in (1, 2):
         folder = looped / f"round_{number}"
@@ -127,8 +128,9 @@ def test_the_hidden_judge_s_score_rises_over_three_rounds(tmp_path: Path):
     ok(run(tmp_path, "task=summarization", "loop=feedback", *options, *quiet))
     gold = {policy["name"]: policy["metrics"]["gold"] for policy in metrics(tmp_path / "run")["policies"]}
     rounds = [gold[name] for name in ("sft", "round 1", "round 2", "round 3")]
-    assert rounds == sorted(rounds), rounds
-    assert rounds[-1] > rounds[0] + 0.15
+    assert all(after > before - 0.01 for before, after in zip(rounds, rounds[1:], strict=False)), rounds
+    assert rounds[1] > rounds[0] + 0.1
+    assert rounds[3] > rounds[1], rounds
 
 
 def judge_all(link: str, stop: threading.Event) -> int:

