@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import socket
@@ -128,7 +129,7 @@ def test_the_hidden_judge_s_score_rises_over_three_rounds(tmp_path: Path):
     ok(run(tmp_path, "task=summarization", "loop=feedback", *options, *quiet))
     gold = {policy["name"]: policy["metrics"]["gold"] for policy in metrics(tmp_path / "run")["policies"]}
     rounds = [gold[name] for name in ("sft", "round 1", "round 2", "round 3")]
-    assert all(after > before - 0.01 for before, after in zip(rounds, rounds[1:], strict=False)), rounds
+    assert all(after > before - 0.01 for before, after in itertools.pairwise(rounds)), rounds
     assert rounds[1] > rounds[0] + 0.1
     assert rounds[3] > rounds[1], rounds
 
