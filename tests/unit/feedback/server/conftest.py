@@ -11,7 +11,7 @@ from helpers.judges import Clock, Server, pairs
 
 from rlhf_lightning.feedback.store import Store, facts
 
-SALT = "22" * 32
+SALT = "33" * 32
 
 
 def fix_salt(store: Store) -> None:

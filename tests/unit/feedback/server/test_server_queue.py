@@ -343,8 +343,9 @@ def test_a_page_cannot_tell_gold_and_repeats_from_others(make_server: Make) -> N
     while (question := user.ask())["item"] is not None:
         told = {**question["item"], "asked": None, "candidates": None, "id": len(question["item"]["id"])}
         forms.add(str((told, sorted(question), len(question["lease"]["id"]))))
+        shown = str({**question, "lease": None, "item": {**question["item"], "id": None}})  # those are random
         for word in ("gold", "expected", "repeats", "'q1"):
-            assert word not in str(question), word
+            assert word not in shown, word
         user.prefer("good")
     assert len(forms) == 1
 
