@@ -16,6 +16,7 @@ from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.data.rows import Prompt, PromptRow, Text
 from rlhf_lightning.feedback.events import Asked, Candidate, Message
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.text import whole_text
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.models import Classifier, Policy, Sampling
 from rlhf_lightning.rollout import Engine
@@ -78,7 +79,8 @@ def question(
         more: further fields of `Item`.
     """
     candidates = [
-        Candidate(text=_whole(text), model=model, settings=settings) for text, model in zip(texts, models, strict=True)
+        Candidate(text=whole_text(text), model=model, settings=settings)
+        for text, model in zip(texts, models, strict=True)
     ]
     asked = Asked(text=_asked(row.prompt.text), meta={**row.meta, REFERENCES: row.references})
     kind: Literal["pairwise", "ranking"] = "pairwise" if len(candidates) == 2 else "ranking"
@@ -89,11 +91,6 @@ def question(
 
 def _asked(text: Text) -> str | tuple[Message, ...]:
     return text if isinstance(text, str) else tuple(Message.model_validate(turn) for turn in text)
-
-
-def _whole(text: str) -> str:
-    """The text without halves of surrogate pairs, which a byte-level tokenizer can give and no file can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def prompt_of(asked: Asked) -> Prompt:

@@ -21,6 +21,7 @@ from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.candidates import different, draw_answers, prompt_of, prompts_of_round, question
 from rlhf_lightning.loop.options import Loop
 from rlhf_lightning.models import ModelSpec, RewardModel, Sampling, load_answerer
+from rlhf_lightning.pipeline.run import limits_of
 
 VERDICT = "verdict"
 """Strategy of the questions that compare two policies; what is said to them is never learnt from."""
@@ -93,13 +94,8 @@ class Questions:
 
     @property
     def limits(self) -> dict[str, Any]:
-        """The task's limits, as the models' loaders take them."""
-        task = self.cfg["task"]
-        return {
-            "max_prompt": task["max_prompt_tokens"],
-            "max_completion": task["max_completion_tokens"],
-            "system": task["system"],
-        }
+        """As `limits_of` has them."""
+        return limits_of(self.cfg)
 
     def about_answers(self, number: int) -> list[Item]:
         """A round's questions about several answers of the last policy to one prompt."""

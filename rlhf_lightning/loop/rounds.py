@@ -28,6 +28,7 @@ from rlhf_lightning.loop.questions import VERDICT, Questions, held_prompts, roun
 from rlhf_lightning.models import ModelSpec
 from rlhf_lightning.pipeline import run_pipeline
 from rlhf_lightning.pipeline.run import is_rank_zero, say
+from rlhf_lightning.pipeline.stages import spec_options
 from rlhf_lightning.processes import agreed, first_alone, wait_for_all
 from rlhf_lightning.report import PolicyResult, RunResults, read_samples, write_samples
 from rlhf_lightning.report.results import Sample, write_atomic
@@ -76,6 +77,8 @@ class Rounds:
             self._judged("verdict", self.loop.rounds, lambda: self.questions.verdict(self.loop.rounds))
 
     def _round(self, number: int) -> None:
+        if "judgements" in self._figures(number):
+            return  # done before the loop was resumed, to its last figure
         folder = self._folder(number)
 
         def asked() -> list[Item]:
@@ -281,7 +284,7 @@ class Rounds:
         return str(self.dir / "start" / "sft" / "model") if "sft" in self.cfg["stages"] else self.cfg["policy"]
 
     def _spec(self, number: int) -> ModelSpec:
-        model, named = _without_tiny(self.cfg["model"]), self._policy(number)
+        model, named = spec_options(self.cfg["model"]), self._policy(number)
         return instantiate(model) if named is None else instantiate({**model, "name": named}, revision=None)
 
     def _reward_folder(self, number: int) -> Path:
@@ -289,7 +292,7 @@ class Rounds:
 
     def _warm(self, number: int) -> dict[str, Any]:
         """The reward model of a round as the start of the next one's."""
-        model = _without_tiny(self.cfg["reward"].get("model") or self.cfg["model"])
+        model = spec_options(self.cfg["reward"].get("model") or self.cfg["model"])
         return {**model, "name": str(self._reward_folder(number)), "revision": None}
 
     def _take(self, name: str, folder: Path) -> None:
@@ -339,10 +342,14 @@ class Rounds:
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 
+    def _figures(self, number: int) -> Figures:
+        """What is known of a round by now."""
+        rounds = self.results.rounds
+        return rounds[number - 1] if len(rounds) >= number else {"round": number}
+
     def _note(self, number: int, known: Figures) -> None:
         """Add to a round's figures, and tell what they warn of."""
-        rounds = self.results.rounds
-        figures = rounds[number - 1] if len(rounds) >= number else {"round": number}
+        rounds, figures = self.results.rounds, self._figures(number)
         if "learned" not in figures:
             inner = RunResults.read(self._folder(number) / "metrics.json")
             first, last = inner.policies[0].metrics, inner.policies[-1].metrics
@@ -384,10 +391,6 @@ def read_events(path: Path) -> list[Event]:
 def read_items(path: Path) -> list[Item]:
     """The questions of a round's file."""
     return [Item.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def _without_tiny(model: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in model.items() if k not in ("tiny", "recommended")}
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import Any
 import lightning as L
 
 from rlhf_lightning.callbacks import StopRequest
-from rlhf_lightning.errors import Preempted, UserError
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.loop.options import SIMULATED, Loop, check_loop
 from rlhf_lightning.loop.rounds import Rounds, clear_rounds
 from rlhf_lightning.pipeline import PACKAGES, check_options, objective_of, read_data
 from rlhf_lightning.pipeline.reuse import code_hash
-from rlhf_lightning.pipeline.run import is_rank_zero, say
+from rlhf_lightning.pipeline.run import is_rank_zero, noting_its_end, say
 from rlhf_lightning.report import RunResults, print_report, read_samples, write_report
 from rlhf_lightning.report.results import DONE
 from rlhf_lightning.state import State, fingerprint, flat, open_state, row_files
@@ -50,16 +50,9 @@ def run_loop(config: Any, directory: Path, sweep: Path | None = None, overrides:
             say(f"the loop in {directory} is {rounds.results.status}: there is nothing to resume")
             return rounds.results.outcome
         try:
-            rounds.carry_out()
-            rounds.results.status = "finished"
-        except (KeyboardInterrupt, Preempted):
-            rounds.results.status = "interrupted"
-            raise
-        except Exception as failure:
-            rounds.results.status = "failed"
-            reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
-            rounds.results.notes.append(f"the loop failed: {reason}")
-            raise
+            with noting_its_end(rounds.results, "loop"):
+                rounds.carry_out()
+                rounds.results.status = "finished"
         finally:
             rounds.settle()
             if is_rank_zero() and rounds.results.policies:

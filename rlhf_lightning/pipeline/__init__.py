@@ -13,7 +13,6 @@ import lightning as L
 from rlhf_lightning.callbacks import Pruned, StopRequest
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.early import check_stages
-from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.feedback.lineage import note_models
 from rlhf_lightning.hydra_support import instantiate, plain
 from rlhf_lightning.pipeline.checks import check_models, check_parts, settle_sample
@@ -22,7 +21,17 @@ from rlhf_lightning.pipeline.measure import finish, measure_shared, recall
 from rlhf_lightning.pipeline.objectives import objective_of
 from rlhf_lightning.pipeline.options import check_options
 from rlhf_lightning.pipeline.reuse import code_hash
-from rlhf_lightning.pipeline.run import PACKAGES, Interrupted, Run, is_rank_zero, once, say, settle, tell
+from rlhf_lightning.pipeline.run import (
+    PACKAGES,
+    Interrupted,
+    Run,
+    is_rank_zero,
+    noting_its_end,
+    once,
+    say,
+    settle,
+    tell,
+)
 from rlhf_lightning.pipeline.stages import base_model, predict_rows, run_ppo, run_predict, run_reward, run_sft
 from rlhf_lightning.pipeline.tracking import check_loggers
 from rlhf_lightning.processes import wait_for_all
@@ -80,22 +89,15 @@ def run_pipeline(
             for text in note_models(directory, named_files(cfg)):
                 say(f"Note: {text}")
         try:
-            carry_out(run)
-            run.results.status = "finished"
-        except Pruned as early:
-            run.results.status = "pruned"
-            run.results.notes.append(str(early))
-            if is_rank_zero():
-                clear(directory)
-        except (KeyboardInterrupt, Preempted):
-            run.results.status = "interrupted"
-            raise
-        except Exception as failure:
-            run.results.status = "failed"
-            reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
-            if not any(reason in note for note in run.results.notes):
-                run.results.notes.append(f"the run failed: {reason}")
-            raise
+            with noting_its_end(run.results, "run"):
+                try:
+                    carry_out(run)
+                    run.results.status = "finished"
+                except Pruned as early:
+                    run.results.status = "pruned"
+                    run.results.notes.append(str(early))
+                    if is_rank_zero():
+                        clear(directory)
         finally:
             finish(run)
         settle(run)

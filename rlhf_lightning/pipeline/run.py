@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,37 @@ def is_rank_zero() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def limits_of(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The task's limits, as the models' loaders take them."""
+    task = cfg["task"]
+    return {
+        "max_prompt": task["max_prompt_tokens"],
+        "max_completion": task["max_completion_tokens"],
+        "system": task["system"],
+    }
+
+
+@contextmanager
+def noting_its_end(results: RunResults, what: str) -> Iterator[None]:
+    """What is carried out within: if it ends early, the results say how, and what failed; the error goes on.
+
+    Args:
+        results: of it.
+        what: it is called in the note, such as ``run``.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Preempted):
+        results.status = "interrupted"
+        raise
+    except Exception as failure:
+        results.status = "failed"
+        reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+        if not any(reason in note for note in results.notes):
+            results.notes.append(f"the {what} failed: {reason}")
+        raise
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped a stage; what was learnt so far has been saved."""
 
@@ -110,13 +142,8 @@ class Run:
 
     @property
     def limits(self) -> dict[str, Any]:
-        """The task's limits, as the models' loaders take them."""
-        task = self.cfg["task"]
-        return {
-            "max_prompt": task["max_prompt_tokens"],
-            "max_completion": task["max_completion_tokens"],
-            "system": task["system"],
-        }
+        """As `limits_of` has them."""
+        return limits_of(self.cfg)
 
     @property
     def scoring_device(self) -> torch.device:

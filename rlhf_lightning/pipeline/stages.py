@@ -45,6 +45,11 @@ from rlhf_lightning.stages import EvaluateModule, Evaluator
 from rlhf_lightning.sweep.trial import Judge, TrialAddress
 
 
+def spec_options(model: dict[str, Any]) -> dict[str, Any]:
+    """Of the options of a group `model`, those that make a `ModelSpec`."""
+    return {name: value for name, value in model.items() if name not in ("tiny", "recommended")}
+
+
 def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool = False) -> ModelSpec:
     """The model that the run starts from: `policy`, the one that `model` names, or a tiny one made now.
 
@@ -53,7 +58,7 @@ def base_model(cfg: dict[str, Any], data: TaskData, directory: Path, keep: bool 
     Raises:
         UserError: if a tiny model is asked for and there is no text to train its tokenizer on.
     """
-    model = {k: v for k, v in cfg["model"].items() if k not in ("tiny", "recommended")}
+    model = spec_options(cfg["model"])
     if cfg["policy"] is not None:
         return instantiate({**model, "name": cfg["policy"]}, revision=None)
     if cfg["model"].get("tiny") is None:
@@ -110,7 +115,7 @@ def reward_spec(run: Run) -> ModelSpec:
     model = run.cfg["reward"].get("model")
     if model is None:
         return run.spec
-    return instantiate({k: v for k, v in model.items() if k not in ("tiny", "recommended")})
+    return instantiate(spec_options(model))
 
 
 def run_reward(run: Run) -> None:

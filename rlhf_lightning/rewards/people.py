@@ -77,9 +77,10 @@ class PeopleReward:
         """
         from rlhf_lightning.feedback.events import Asked, Candidate, digest
         from rlhf_lightning.feedback.items import Item
+        from rlhf_lightning.feedback.text import whole_text
 
         # Half a surrogate pair, which a byte-level tokenizer can give, is no character that a store could hold.
-        pairs = [(_whole(prompt), _whole(text)) for prompt, text in zip(prompts, completions, strict=True)]
+        pairs = [(whole_text(prompt), whole_text(text)) for prompt, text in zip(prompts, completions, strict=True)]
         items: dict[tuple[str, str], Item] = {}
         for prompt, text in pairs:
             asked, candidate = Asked(text=prompt), Candidate(text=text)
@@ -131,10 +132,6 @@ class PeopleReward:
         told = {key: (digest(item.asked.plain), digest(item.candidates[0].text)) for key, item in items.items()}
         done = [key for key, item in items.items() if item.id not in open_ and told[key] in known]
         return {key: known[told[key]] for key in done}, len(open_)
-
-
-def _whole(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def unattended(rewards: dict[str, Callable[..., Tensor]]) -> dict[str, Any]:
