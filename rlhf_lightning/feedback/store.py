@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.feedback.privacy.storing import Replaced, Scrubber
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_MS = 30_000
 """How long a writer waits for another one's transaction in SQLite."""
 
@@ -53,28 +53,31 @@ events = sa.Table(
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("time", sa.Text, nullable=False),  # ISO 8601 in UTC: orders as text
     sa.Column("project", sa.Text, nullable=False),
-    sa.Column("item", sa.Text, nullable=False, index=True),
+    sa.Column("item", sa.Text, nullable=False),
     sa.Column("annotator", sa.Text, nullable=False, index=True),
     sa.Column("person", sa.Text, index=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("supersedes", sa.Text),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Index("events_of_item", "item", "project"),
     sqlite_autoincrement=True,
 )
 
 items = sa.Table(
     "items",
     tables,
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("seq", sa.Integer, nullable=False, index=True),
-    sa.Column("project", sa.Text, nullable=False, index=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("priority", sa.Float, nullable=False),
     sa.Column("person", sa.Text, index=True),
     sa.Column("open", sa.Boolean, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Index("items_newer", "project", "seq"),
 )
+"""Questions: one id may stand in several projects, for the same question or for another one."""
 
 exports = sa.Table(
     "exports",
@@ -98,6 +101,7 @@ replaced = sa.Table(
     "replaced",
     tables,
     sa.Column("of", sa.Text, primary_key=True),  # "event" or "item"
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("field", sa.Text, primary_key=True),
     sa.Column("start", sa.Integer, primary_key=True),
@@ -112,7 +116,13 @@ erased_items = sa.Table(
     tables,
     sa.Column("mark", sa.Text, primary_key=True),
 )
-"""Salted ids of questions that were erased: they, and what is said of them, are not stored again."""
+"""Salted ids of questions that were erased (`item_mark`): they, and what is said of them, are not stored again."""
+
+Named = tuple[str, str]
+"""A project and the id of an item in it."""
+
+EVERYWHERE = ""
+"""Stands for all projects in the mark of an item whose id follows from its texts, so that it is the same in each."""
 
 
 def stamp(time: datetime) -> str:
@@ -148,14 +158,14 @@ class Store:
                 tables.create_all(connection)
                 self._insert_new(connection, facts, [{"name": "schema", "value": str(SCHEMA)}], ["name"])
                 found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "schema"))
+                if found != str(SCHEMA):  # within the transaction: no table is added to it
+                    raise UserError(
+                        f"the feedback store {self.shown_place} has schema {found}, this version has {SCHEMA}: use the "
+                        "version that made it to export it with `rlhf-feedback export`, and import that here"
+                    )
         except sa.exc.SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise UserError(f"cannot open the feedback store {self.shown_place}: {reason}") from error
-        if found != str(SCHEMA):
-            raise UserError(
-                f"the feedback store {self.shown_place} has schema {found}, this version has {SCHEMA}: use the version "
-                "that made it to export it with `rlhf-feedback export`, and import that here"
-            )
 
     @property
     def shown_place(self) -> str:
@@ -208,8 +218,8 @@ class Store:
                 row = event_row(event)
                 if part.setdefault(event.id, row)["body"] != row["body"]:
                     raise Conflict(f"two events with the id {event.id} differ")
-            gone = self._erased(connection, [row["item"] for row in part.values()])
-            part = {name: row for name, row in part.items() if row["item"] not in gone}
+            gone = self._erased(connection, [(row["project"], row["item"]) for row in part.values()])
+            part = {name: row for name, row in part.items() if (row["project"], row["item"]) not in gone}
             written = self._insert_new(connection, events, list(part.values()), ["id"])
             erased: set[str] = set()
             if written < len(part):  # some were stored before: they must be these, or have been erased
@@ -219,21 +229,30 @@ class Store:
                         erased.add(name)
                     elif body != part[name]["body"]:
                         raise Conflict(f"an event with the id {name} is stored already, and is another one")
-            self._note_replaced(connection, "event", {name: places[name] for name in part.keys() - erased})
+            noted = {(row["project"], name): places[name] for name, row in part.items() if name not in erased}
+            self._note_replaced(connection, "event", noted)
             added += written
         return added
 
-    def _erased(self, connection: Connection, names: Sequence[str]) -> set[str]:
-        """Which of these items were erased."""
+    def _erased(self, connection: Connection, named: Iterable[Named]) -> set[Named]:
+        """Which of these items were erased, in their project or for all projects."""
         if connection.scalar(sa.select(erased_items.c.mark).limit(1)) is None:
             return set()
-        marks = {item_mark(connection, name): name for name in set(names)}
-        found = connection.scalars(sa.select(erased_items.c.mark).where(erased_items.c.mark.in_(list(marks))))
-        return {marks[mark] for mark in found}
+        marks = {one: (item_mark(connection, one), item_mark(connection, (EVERYWHERE, one[1]))) for one in named}
+        asked = list({mark for both in marks.values() for mark in both})
+        found: set[str] = set()
+        for start in range(0, len(asked), 900):  # SQLite bounds the number of values of a statement
+            part = asked[start : start + 900]
+            found |= set(connection.scalars(sa.select(erased_items.c.mark).where(erased_items.c.mark.in_(part))))
+        return {one for one, both in marks.items() if not found.isdisjoint(both)}
 
-    def _note_replaced(self, connection: Connection, of: str, places: dict[str, list[Replaced]]) -> None:
-        rows = [{"of": of, "id": name, **place._asdict()} for name, found in places.items() for place in found]
-        self._insert_new(connection, replaced, rows, ["of", "id", "field", "start"])
+    def _note_replaced(self, connection: Connection, of: str, places: dict[Named, list[Replaced]]) -> None:
+        rows = [
+            {"of": of, "project": project, "id": name, **place._asdict()}
+            for (project, name), found in places.items()
+            for place in found
+        ]
+        self._insert_new(connection, replaced, rows, ["of", "project", "id", "field", "start"])
 
     def as_stored(self, event: Event) -> Event:
         """The event as `add` stores it."""
@@ -280,13 +299,13 @@ class Store:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:
-        """Store questions; those of a known id, or erased, are passed over. Returns how many were new."""
+        """Store questions; those whose id the project knows, or erased, are passed over. Returns how many were new."""
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
         _lock_items(connection)
         told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
-        gone = self._erased(connection, [item.id for item, _ in told])
+        gone = self._erased(connection, [(project, item.id) for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
         rows = [
             {
@@ -300,10 +319,11 @@ class Store:
                 "body": item.to_json(),
             }
             for i, (item, _) in enumerate(told)
-            if item.id not in gone
+            if (project, item.id) not in gone
         ]
-        added = self._insert_new(connection, items, rows, ["id"])
-        self._note_replaced(connection, "item", {item.id: found for item, found in told if item.id not in gone})
+        added = self._insert_new(connection, items, rows, ["project", "id"])
+        noted = {(project, item.id): found for item, found in told if (project, item.id) not in gone}
+        self._note_replaced(connection, "item", noted)
         return added
 
     def items(self, project: str | None = None, connection: Connection | None = None) -> Iterator[Item]:
@@ -367,12 +387,12 @@ def event_row(event: Event) -> dict[str, Any]:
     }
 
 
-def item_mark(connection: Connection, name: str) -> str:
+def item_mark(connection: Connection, named: Named) -> str:
     """What is kept of an erased item's id: the id may follow from its texts, which could be guessed from it."""
     from rlhf_lightning.feedback.salt import pseudonym
 
     salt = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "salt"))
-    return pseudonym(bytes.fromhex(str(salt)), f"\x00item/{name}")
+    return pseudonym(bytes.fromhex(str(salt)), "\x00item/" + "/".join(named))
 
 
 def _lock_schema(connection: Connection) -> None:

@@ -123,7 +123,7 @@ def question(project: Project, connection: Connection, person: Person, given: qu
         "lease": {"id": given.lease, "expires": given.expires},
         "draft": None if begun is None else _to_page(begun.payload, order),
         "reason": None if begun is None else begun.reason,
-        "others": _others(connection, given, order) if given.task == "adjudicate" else [],
+        "others": _others(project, connection, given, order) if given.task == "adjudicate" else [],
     }
 
 
@@ -131,9 +131,9 @@ def _to_page(payload: Judgement | None, order: Sequence[int]) -> dict[str, Any] 
     return None if payload is None else to_shown(payload, order).model_dump(mode="json", exclude_none=False)
 
 
-def _others(connection: Connection, given: queue.Given, order: Sequence[int]) -> list[dict[str, Any]]:
+def _others(project: Project, connection: Connection, given: queue.Given, order: Sequence[int]) -> list[dict[str, Any]]:
     """What is to be settled, by people who are letters here."""
-    found = [_event(connection, name) for name in _settles(connection, given)]
+    found = [_event(connection, name) for name in _settles(project, connection, given)]
     said = [event for event in found if event is not None]
     return [
         {"by": chr(ord("A") + i % 26), "payload": _to_page(event.payload, order), "reason": event.reason}
@@ -141,13 +141,14 @@ def _others(connection: Connection, given: queue.Given, order: Sequence[int]) ->
     ]
 
 
-def _settles(connection: Connection, given: queue.Given) -> tuple[str, ...]:
+def _settles(project: Project, connection: Connection, given: queue.Given) -> tuple[str, ...]:
     if given.task != "adjudicate":
         return ()
     if given.item.adjudicates:
         return given.item.adjudicates
+    of_item = sa.and_(assignments.c.project == project.name, assignments.c.item == given.item.id)
     held = sa.select(assignments.c.event).where(
-        assignments.c.item == given.item.id, assignments.c.task == "judge", assignments.c.status == "submitted"
+        of_item, assignments.c.task == "judge", assignments.c.status == "submitted"
     )
     return tuple(sorted(name for name in connection.scalars(held) if name is not None))
 
@@ -209,7 +210,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
             supersedes=before,
             expected=item.expected,
             repeats=item.repeats,
-            adjudicates=_settles(connection, given),
+            adjudicates=_settles(project, connection, given),
             consent=person.consent,
             payload=payload,
         )

@@ -41,6 +41,9 @@ FORESEEN = 200
 """So many draws are looked up to say how much is left."""
 
 
+_asked = sa.and_(queue.c.project == assignments.c.project, queue.c.item == assignments.c.item)
+
+
 @dataclass(frozen=True)
 class Given:
     """A question that someone is at."""
@@ -164,17 +167,17 @@ def standing(item: Item, raters: int, holding: Iterable[Event]) -> tuple[str, bo
 
 def settle(project: Project, connection: Connection, item: str) -> None:
     """Note where a question stands, after a judgement of it."""
-    ids = sa.select(assignments.c.event).where(assignments.c.item == item, assignments.c.event.is_not(None))
+    of_item = sa.and_(assignments.c.project == project.name, assignments.c.item == item)
+    ids = sa.select(assignments.c.event).where(of_item, assignments.c.event.is_not(None))
     bodies = connection.scalars(sa.select(events.c.body).where(events.c.id.in_(ids))).all()
     _settle(project, connection, item, [Event.from_json(body) for body in bodies])
 
 
 def _settle(project: Project, connection: Connection, item: str, holding: Sequence[Event]) -> None:
-    body, raters = connection.execute(
-        sa.select(items.c.body, queue.c.raters).join(queue, queue.c.item == items.c.id).where(items.c.id == item)
-    ).one()
-    pool, wanted = standing(Item.model_validate_json(body), raters or project.raters, holding)
-    connection.execute(sa.update(queue).where(queue.c.item == item).values(pool=pool, open=wanted))
+    asked = read_item(project, connection, item)
+    pool, wanted = standing(asked, asked.raters or project.raters, holding)
+    of_item = sa.and_(queue.c.project == project.name, queue.c.item == item)
+    connection.execute(sa.update(queue).where(of_item).values(pool=pool, open=wanted))
 
 
 # --- the next question -----------------------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ def next_question(project: Project, connection: Connection, person: Person, tab:
     pools = queue.c.pool.in_(POOLS[task])
     begun = (
         sa.select(assignments.c.item)
-        .join(queue, queue.c.item == assignments.c.item)
+        .join(queue, _asked)
         .where(
             mine, assignments.c.event.is_(None), sa.or_(assignments.c.expires.is_(None), assignments.c.expires <= now)
         )
@@ -219,7 +222,8 @@ def _room(project: Project, person: Person, task: Task, now: str) -> sa.ColumnEl
     others = assignments.alias("others")
     busy = (
         sa.select(sa.func.count())
-        .where(others.c.item == queue.c.item, others.c.task == task, others.c.person != person.id)
+        .where(others.c.project == queue.c.project, others.c.item == queue.c.item)
+        .where(others.c.task == task, others.c.person != person.id)
         .where(sa.or_(others.c.status == "submitted", others.c.expires > now))
         .correlate(queue)
         .scalar_subquery()
@@ -230,7 +234,8 @@ def _room(project: Project, person: Person, task: Task, now: str) -> sa.ColumnEl
 
 def _unseen(person: Person) -> sa.ColumnElement[bool]:
     own = assignments.alias("own")
-    return ~sa.exists().where(own.c.item == queue.c.item, own.c.person == person.id).correlate(queue)
+    of_item = sa.and_(own.c.project == queue.c.project, own.c.item == queue.c.item)
+    return ~sa.exists().where(of_item, own.c.person == person.id).correlate(queue)
 
 
 def _ordinary(project: Project, person: Person, task: Task, now: str) -> sa.Select[Any]:
@@ -271,17 +276,12 @@ def _repeat(project: Project, connection: Connection, person: Person) -> str | N
     mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name)
     done = (
         sa.select(assignments.c.item, assignments.c.status, queue.c.pool, queue.c.asks)
-        .join(queue, queue.c.item == assignments.c.item)
+        .join(queue, _asked)
         .where(mine, assignments.c.task == "judge", assignments.c.event.is_not(None))
         .order_by(assignments.c.finished)
     )
     rows = connection.execute(done).all()
-    asked = {
-        row.asks
-        for row in connection.execute(
-            sa.select(queue.c.asks).join(assignments, assignments.c.item == queue.c.item).where(mine)
-        )
-    }
+    asked = {row.asks for row in connection.execute(sa.select(queue.c.asks).join(assignments, _asked).where(mine))}
     old = [
         row.item
         for row in rows[: max(0, len(rows) - REPEAT_AFTER)]
@@ -296,7 +296,7 @@ def _repeat(project: Project, connection: Connection, person: Person) -> str | N
     known = connection.scalar(sa.select(queue.c.item).where(queue.c.project == project.name, queue.c.asks == chosen))
     if known is not None:
         return known
-    item = read_item(connection, chosen)
+    item = read_item(project, connection, chosen)
     again = item.model_copy(update={"id": project.mark("again", chosen)[:20], "repeats": chosen})
     project.store.add_items([again], project.name, connection)
     enrol(project, connection)
@@ -308,9 +308,10 @@ def read_event(connection: Connection, name: str) -> Event:
     return Event.from_json(connection.execute(sa.select(events.c.body).where(events.c.id == name)).scalar_one())
 
 
-def read_item(connection: Connection, item: str) -> Item:
-    """A question by its id."""
-    return Item.model_validate_json(connection.execute(sa.select(items.c.body).where(items.c.id == item)).scalar_one())
+def read_item(project: Project, connection: Connection, item: str) -> Item:
+    """A project's question by its id."""
+    query = sa.select(items.c.body).where(items.c.project == project.name, items.c.id == item)
+    return Item.model_validate_json(connection.execute(query).scalar_one())
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------
@@ -325,11 +326,19 @@ def lease(
     if anew:
         new |= {"lease": new_secret(), "given": stamp(now), "task": task}
     row = {"item": item, "person": person.id, "project": project.name}
-    mine = sa.and_(assignments.c.item == item, assignments.c.person == person.id)
+    mine = _place(project, item, person)
     if connection.execute(sa.update(assignments).where(mine).values(new)).rowcount == 0:
         connection.execute(sa.insert(assignments).values({**row, **new}))
     found = connection.execute(sa.select(assignments).where(mine)).one()
-    return _given(connection, found)
+    return Given(
+        read_item(project, connection, item),
+        found.task,
+        found.lease,
+        found.expires,
+        found.event,
+        found.status,
+        found.draft,
+    )
 
 
 def leased(project: Project, connection: Connection, person: Person, secret: str) -> Given:
@@ -349,10 +358,9 @@ def leased(project: Project, connection: Connection, person: Person, secret: str
     if found is None:
         raise lost
     now = stamp(project.now())
-    if found.expires <= now and found.status != "submitted":
-        free = sa.select(queue.c.item).where(queue.c.item == found.item, queue.c.open)
-        if connection.scalar(free.where(_room(project, person, found.task, now))) is None:
-            raise lost
+    over = found.expires <= now and found.status != "submitted"
+    if over and not _still_wanted(project, connection, person, found.task, found.item, now):
+        raise lost
     return lease(project, connection, person, found.tab, found.task, found.item, anew=False)
 
 
@@ -394,10 +402,8 @@ def take_back(project: Project, connection: Connection, person: Person, tab: str
     ).first()
     if last is None:
         raise Refused(404, "nothing", "There is nothing to take back.")
-    if last.status == "skipped":
-        free = sa.select(queue.c.item).where(queue.c.item == last.item, queue.c.open)
-        if connection.scalar(free.where(_room(project, person, last.task, now))) is None:
-            raise Refused(409, "lease_lost", "Someone else has this question now.")
+    if last.status == "skipped" and not _still_wanted(project, connection, person, last.task, last.item, now):
+        raise Refused(409, "lease_lost", "Someone else has this question now.")
     return lease(project, connection, person, tab, last.task, last.item)
 
 
@@ -407,15 +413,21 @@ def finish(project: Project, connection: Connection, person: Person, event: Even
     if event.status != "draft":
         new = {"event": event.id, "status": event.status, "finished": stamp(event.time), "draft": None}
         new |= {"lease": None, "expires": None, "tab": None}
-    mine = sa.and_(assignments.c.item == event.item, assignments.c.person == person.id)
-    connection.execute(sa.update(assignments).where(mine).values(new))
+    connection.execute(sa.update(assignments).where(_place(project, event.item, person)).values(new))
     if event.status != "draft":
         settle(project, connection, event.item)
 
 
-def _given(connection: Connection, row: Any) -> Given:
-    item = read_item(connection, row.item)
-    return Given(item, row.task, row.lease, row.expires, row.event, row.status, row.draft)
+def _place(project: Project, item: str, person: Person) -> sa.ColumnElement[bool]:
+    of_item = sa.and_(assignments.c.project == project.name, assignments.c.item == item)
+    return sa.and_(of_item, assignments.c.person == person.id)
+
+
+def _still_wanted(project: Project, connection: Connection, person: Person, task: Task, item: str, now: str) -> bool:
+    """Whether a question is open, and has room for this person."""
+    of_item = sa.and_(queue.c.project == project.name, queue.c.item == item)
+    free = sa.select(queue.c.item).where(of_item, queue.c.open, _room(project, person, task, now))
+    return connection.scalar(free) is not None
 
 
 # --- how far ---------------------------------------------------------------------------------------------------------
@@ -438,7 +450,7 @@ def progress(project: Project, connection: Connection, person: Person, task: Tas
         .all()
     )
     wanted = sa.and_(queue.c.project == project.name, queue.c.pool == task, queue.c.open)
-    own = sa.select(count).select_from(assignments.join(queue, queue.c.item == assignments.c.item))
+    own = sa.select(count).select_from(assignments.join(queue, _asked))
     own = own.where(assignments.c.person == person.id)
     unseen = (connection.scalar(sa.select(count).where(wanted)) or 0) - (connection.scalar(own.where(wanted)) or 0)
     begun = own.where(mine, assignments.c.event.is_(None), queue.c.pool.in_(POOLS[task]), queue.c.open)

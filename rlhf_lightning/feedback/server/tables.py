@@ -55,9 +55,9 @@ sessions = sa.Table(
 queue = sa.Table(
     "queue",
     tables,
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("item", sa.Text, primary_key=True),
     sa.Column("seq", sa.Integer, nullable=False),
-    sa.Column("project", sa.Text, nullable=False),
     sa.Column("pool", sa.Text, nullable=False),  # "judge", "gold", "repeat" or "adjudicate"
     sa.Column("open", sa.Boolean, nullable=False),  # whether people are still wanted
     sa.Column("raters", sa.Integer),  # None: the project's number
@@ -70,9 +70,9 @@ queue = sa.Table(
 assignments = sa.Table(
     "assignments",
     tables,
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("item", sa.Text, primary_key=True),
     sa.Column("person", sa.Text, primary_key=True, index=True),
-    sa.Column("project", sa.Text, nullable=False),
     sa.Column("task", sa.Text, nullable=False),  # "judge" or "adjudicate"
     sa.Column("given", sa.Text, nullable=False),  # when it was last leased
     sa.Column("tab", sa.Text),

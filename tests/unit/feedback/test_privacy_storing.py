@@ -171,6 +171,15 @@ def test_all_that_a_store_with_a_scrubber_takes_in(store_place: str) -> None:
         assert not any(secret in text for text in (*bodies, *lines))
 
 
+def test_questions_of_one_id_in_two_projects_are_reviewed_each(store_place: str) -> None:
+    candidates = (Candidate(text="a"), Candidate(text="b"))
+    with Store(store_place, scrubber=Scrubber()) as store:
+        for name, text in (("one", f"ask {MAIL}"), ("two", f"or write to {OTHER} now")):
+            store.add_items([Item(id="q", asked=Asked(text=text), candidates=candidates)], name)
+        lines = list(listed(store, every=True))
+    assert [line.split('"')[1].split()[0] for line in lines] == ["ask", "or"]
+
+
 def test_the_server_s_judgement_and_its_repetition(store_place: str) -> None:
     """A judgement whose answer was lost is sent again as it was typed, and known for the one that is stored."""
     pair = Item(asked=Asked(text="x"), candidates=(Candidate(text="a"), Candidate(text="b")))

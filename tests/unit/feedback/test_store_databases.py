@@ -15,7 +15,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Payload
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Conflict, Store, export_events, exports, items
+from rlhf_lightning.feedback.store import Conflict, Store, export_events, exports, facts, items
 
 ODD = 'tab\t, quote ", backslash \\, nul \x00, 中文, 👍, \u2028, ‮rtl'
 
@@ -86,6 +86,28 @@ def test_items_keep_their_order_and_are_stored_once(store_place: str) -> None:
         assert list(store.items("other")) == [item(999)]
         with store.engine.connect() as connection:
             assert connection.scalar(sa.select(sa.func.count()).where(items.c.open)) == 311
+
+
+def test_a_question_stands_in_several_projects(store_place: str) -> None:
+    same = Item(kind="thumbs", asked=Asked(text="x"), candidates=(Candidate(text="y"),))
+    one, other = (same.model_copy(update={"id": "q", "asked": Asked(text=text)}) for text in ("one", "other"))
+    with Store(store_place) as store:
+        assert store.add_items([same, one], "a") == 2
+        assert store.add_items([same, other], "b") == 2
+        assert store.add_items([same, other], "a") == 0
+        assert list(store.items("a")) == [same, one]
+        assert list(store.items("b")) == [same, other]
+
+
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(store_place: str) -> None:
+    with Store(store_place) as store, store.writing() as connection:
+        connection.execute(sa.update(facts).where(facts.c.name == "schema").values(value="1"))
+        connection.execute(sa.text("drop table replaced"))
+    with pytest.raises(UserError, match=r"has schema 1, this version has 2: .*rlhf-feedback export"):
+        Store(store_place)
+    engine = sa.create_engine(store_place if "://" in store_place else f"sqlite:///{store_place}")
+    assert not sa.inspect(engine).has_table("replaced")
+    engine.dispose()
 
 
 def test_questions_added_at_once_are_numbered_in_the_order_they_are_committed(store_place: str) -> None:
@@ -193,5 +215,5 @@ def test_errors_hold_no_texts(tmp_path: Path) -> None:
         pytest.raises(sa.exc.SQLAlchemyError) as told,
         store.writing() as connection,
     ):
-        connection.execute(sa.insert(items).values(id="private words", seq=None))
+        connection.execute(sa.insert(items).values(project="p", id="private words", seq=None))
     assert "private words" not in str(told.value)

@@ -105,10 +105,14 @@ class Server:
         return token
 
     def user(self, role: PersonRole = "annotator", number: int = 0) -> User:
+        return User(self, *self.enter(self.token(role, number)))
+
+    def enter(self, token: str) -> tuple[TestClient, dict[str, Any]]:
+        """A client that is in, and what the page is told of the person."""
         client = self.client()
-        answer = client.post("/api/session", json={"token": self.token(role, number), "consent": None})
+        answer = client.post("/api/session", json={"token": token, "consent": None})
         assert answer.status_code == 200, answer.text
-        return User(self, client, answer.json())
+        return client, answer.json()
 
     def log(self) -> list[Event]:
         return list(self.store.events(self.project.name))
