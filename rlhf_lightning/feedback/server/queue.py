@@ -8,15 +8,16 @@ sees which. What raters don't agree on goes to an adjudicator who has not judged
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict
 
-from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.events import Event, Payload
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.comparing import Judgement, disputed
 from rlhf_lightning.feedback.server.people import Person
@@ -60,55 +61,111 @@ class Given:
 # --- from the log ----------------------------------------------------------------------------------------------------
 
 
+class Said(BaseModel):
+    """What of a stored judgement decides where its question stands; the rest of it is not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    payload: Payload | None = None
+    adjudicates: tuple[str, ...] = ()
+
+
+class Question(BaseModel):
+    """What of a stored question decides whom it is asked; the rest of it is not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    id: str
+    expected: dict[str, Any] | None = None
+    repeats: str | None = None
+    adjudicates: tuple[str, ...] = ()
+    raters: int | None = None
+    priority: float = 0.0
+
+
 def catch_up(project: Project, connection: Connection) -> None:
-    """Make ``queue`` and ``assignments`` of a project say what its log says; leases stay as they are."""
+    """Make ``queue`` and ``assignments`` of a project say what its log says; leases stay as they are.
+
+    It takes a few queries however long the log is, and holds no texts of it.
+    """
+    held, drafts = _holding(project, connection)
+    said = _said(project, connection, {row.id for row in held.values()})
+    of_item: dict[str, list[Said]] = defaultdict(list)
+    for row in held.values():
+        if row.status == "submitted":
+            of_item[row.item].append(said[row.id])
+    asked = sa.select(items.c.body, items.c.seq).where(items.c.project == project.name)
+    line = []
+    for body, seq in _streamed(connection, asked):
+        question = Question.model_validate_json(body)
+        stands = standing(question, question.raters or project.raters, of_item.get(question.id, ()))
+        line.append(_queued(project, question, seq, *stands))
     connection.execute(sa.delete(queue).where(queue.c.project == project.name))
-    enrol(project, connection)
-    of_item: dict[str, list[Event]] = defaultdict(list)
-    drafts: dict[tuple[str, str], str] = {}
-    # Most of a log can be drafts, each with all its texts: they are told by their columns alone.
-    columns = (events.c.id, events.c.item, events.c.annotator, events.c.status, events.c.supersedes)
+    if line:
+        connection.execute(sa.insert(queue), line)
+    stands_at = {row["item"]: {"pool": row["pool"], "open": row["open"]} for row in line}
+
+    mine = assignments.c.project == project.name
+    names = [column.name for column in assignments.c]
+    stored = connection.execute(sa.select(assignments).where(mine)).all()
+    rows = {(row.item, row.person): dict(zip(names, row, strict=True)) for row in stored}
+    for key in {*held, *drafts} - rows.keys():
+        first = held.get(key) or drafts[key]
+        settles = (said[first.id] if first.id in said else read_event(connection, first.id)).adjudicates
+        task = "adjudicate" if settles else "judge"
+        rows[key] = {"project": project.name, "item": key[0], "person": key[1], "task": task, "given": first.time}
+        rows[key].update(tab=None, lease=None, expires=None)
+    for key, values in rows.items():
+        event, draft = held.get(key), drafts.get(key)
+        values.update(event=event and event.id, status=event and event.status, finished=event and event.time)
+        values.update(draft=draft and draft.id)
+    connection.execute(sa.delete(assignments).where(mine))
+    kept = [values | stands_at[values["item"]] for values in rows.values() if values["item"] in stands_at]
+    if kept:
+        connection.execute(sa.insert(assignments), kept)
+
+
+Places = dict[tuple[str, str], Any]
+"""Rows of the log by item and person."""
+
+
+def _holding(project: Project, connection: Connection) -> tuple[Places, Places]:
+    """What each person's judgement or skip of each question is that holds, and their newest draft, if it is newer.
+
+    Most of a log can be drafts, each with all its texts: events are told by their columns alone.
+    """
+    columns = (events.c.id, events.c.item, events.c.annotator, events.c.status, events.c.supersedes, events.c.time)
     explicit = sa.and_(events.c.project == project.name, events.c.kind != "implicit")
     log = connection.execute(sa.select(*columns).where(explicit).order_by(events.c.seq)).all()
-    said = sa.select(events.c.id, events.c.body).where(explicit, events.c.status.in_(("submitted", "skipped")))
-    bodies = dict(connection.execute(said).tuples().all())
     by_id = {row.id: row for row in log}
     gone = {
         row.supersedes
         for row in log
         if row.status != "draft" and row.supersedes in by_id and by_id[row.supersedes].annotator == row.annotator
     }
-    known = set(connection.scalars(sa.select(queue.c.item).where(queue.c.project == project.name)))
+    held: Places = {}
+    drafts: Places = {}
     for row in log:
         key = row.item, row.annotator
-        if row.item not in known or row.id in gone:
+        if row.id in gone:
             continue
         if row.status == "draft":
-            drafts[key] = row.id
+            drafts[key] = row
         elif row.status in ("submitted", "skipped"):
-            of_item[row.item].append(Event.from_json(bodies[row.id]))
+            held[key] = row
             drafts.pop(key, None)
-    held = {(e.item, e.annotator.id): e for holding in of_item.values() for e in holding}
-    mine = assignments.c.project == project.name
-    rows = {
-        (r["item"], r["person"]): dict(r) for r in connection.execute(sa.select(assignments).where(mine)).mappings()
-    }
-    for key in {*held, *drafts} - rows.keys():
-        first = held.get(key) or read_event(connection, drafts[key])
-        task = "adjudicate" if first.adjudicates else "judge"
-        given = stamp(first.time)
-        rows[key] = {"item": key[0], "person": key[1], "project": project.name, "task": task, "given": given}
-        rows[key].update(tab=None, lease=None, expires=None)
-    connection.execute(sa.delete(assignments).where(mine))
-    for key, values in rows.items():
-        event = held.get(key)
-        values.update(event=event and event.id, status=event and event.status, draft=drafts.get(key))
-        values.update(finished=event and stamp(event.time))
-    kept = [values for values in rows.values() if values["item"] in known]
-    if kept:
-        connection.execute(sa.insert(assignments), kept)
-    for item, holding in of_item.items():
-        _settle(project, connection, item, holding)
+    return held, drafts
+
+
+def _said(project: Project, connection: Connection, wanted: Set[str]) -> dict[str, Said]:
+    """What was said, by the event's id, in those that are wanted."""
+    finished = sa.and_(events.c.project == project.name, events.c.status.in_(("submitted", "skipped")))
+    log = _streamed(connection, sa.select(events.c.id, events.c.body).where(finished))
+    return {name: Said.model_validate_json(body) for name, body in log if name in wanted}
+
+
+def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Any]:
+    """Rows, a batch at a time: all bodies of a log at once would take much memory."""
+    with connection.execute(query, execution_options={"yield_per": 1000}) as rows:
+        yield from rows
 
 
 def enrol(project: Project, connection: Connection) -> None:
@@ -117,67 +174,68 @@ def enrol(project: Project, connection: Connection) -> None:
     new = sa.select(items.c.body, items.c.seq).where(items.c.project == project.name)
     rows = []
     for body, seq in connection.execute(new.where(items.c.seq > (-1 if newest is None else newest))).tuples():
-        item = Item.model_validate_json(body)
-        rows.append(
-            {
-                "item": item.id,
-                "seq": seq,
-                "project": project.name,
-                "pool": pool_of(item),
-                "open": True,
-                "raters": item.raters,
-                "rank": -item.priority,
-                "asks": item.repeats,
-            }
-        )
+        question = Question.model_validate_json(body)
+        rows.append(_queued(project, question, seq, pool_of(question), True))
     if rows:
         connection.execute(sa.insert(queue), rows)
 
 
-def pool_of(item: Item) -> str:
+def _queued(project: Project, question: Question, seq: int, pool: str, wanted: bool) -> dict[str, Any]:
+    return {
+        "project": project.name,
+        "item": question.id,
+        "seq": seq,
+        "pool": pool,
+        "open": wanted,
+        "raters": question.raters,
+        "rank": -question.priority,
+        "asks": question.repeats,
+    }
+
+
+def pool_of(question: Question) -> str:
     """What a question is for: to learn something, or to see how good people are."""
-    if item.expected is not None:
+    if question.expected is not None:
         return "gold"
-    if item.repeats is not None:
+    if question.repeats is not None:
         return "repeat"
-    return "adjudicate" if item.adjudicates else "judge"
+    return "adjudicate" if question.adjudicates else "judge"
 
 
-def standing(item: Item, raters: int, holding: Iterable[Event]) -> tuple[str, bool]:
+def standing(question: Question, raters: int, holding: Iterable[Said]) -> tuple[str, bool]:
     """The pool of a question after what people said, and whether someone is still wanted.
 
     Args:
-        item: the question.
+        question: see there.
         raters: how many people it wants.
         holding: the submitted judgements that hold.
     """
-    pool = pool_of(item)
+    pool = pool_of(question)
     if pool in ("gold", "repeat"):
         return pool, True
-    submitted = [event for event in holding if event.status == "submitted" and event.payload is not None]
-    if any(event.adjudicates for event in submitted):
+    submitted = [said for said in holding if said.payload is not None]
+    if any(said.adjudicates for said in submitted):
         return "adjudicate", False
     if pool == "adjudicate":
         return pool, True
-    payloads: list[Judgement] = [event.payload for event in submitted if event.payload is not None]
-    if len(payloads) < raters:
+    if len(submitted) < raters:
         return pool, True
+    payloads: list[Judgement] = [said.payload for said in submitted if said.payload is not None]
     return ("adjudicate", True) if disputed(payloads) else (pool, False)
 
 
 def settle(project: Project, connection: Connection, item: str) -> None:
     """Note where a question stands, after a judgement of it."""
     of_item = sa.and_(assignments.c.project == project.name, assignments.c.item == item)
-    ids = sa.select(assignments.c.event).where(of_item, assignments.c.event.is_not(None))
+    ids = sa.select(assignments.c.event).where(of_item, assignments.c.status == "submitted")
     bodies = connection.scalars(sa.select(events.c.body).where(events.c.id.in_(ids))).all()
-    _settle(project, connection, item, [Event.from_json(body) for body in bodies])
-
-
-def _settle(project: Project, connection: Connection, item: str, holding: Sequence[Event]) -> None:
-    asked = read_item(project, connection, item)
-    pool, wanted = standing(asked, asked.raters or project.raters, holding)
-    of_item = sa.and_(queue.c.project == project.name, queue.c.item == item)
-    connection.execute(sa.update(queue).where(of_item).values(pool=pool, open=wanted))
+    asked = sa.select(items.c.body).where(items.c.project == project.name, items.c.id == item)
+    question = Question.model_validate_json(connection.execute(asked).scalar_one())
+    holding = [Said.model_validate_json(body) for body in bodies]
+    pool, wanted = standing(question, question.raters or project.raters, holding)
+    for table in (queue, assignments):
+        of_item = sa.and_(table.c.project == project.name, table.c.item == item)
+        connection.execute(sa.update(table).where(of_item).values(pool=pool, open=wanted))
 
 
 # --- the next question -----------------------------------------------------------------------------------------------
@@ -204,7 +262,7 @@ def next_question(project: Project, connection: Connection, person: Person, tab:
         sa.select(assignments.c.item)
         .join(queue, _asked)
         .where(
-            mine, assignments.c.event.is_(None), sa.or_(assignments.c.expires.is_(None), assignments.c.expires <= now)
+            mine, assignments.c.status.is_(None), sa.or_(assignments.c.expires.is_(None), assignments.c.expires <= now)
         )
         .where(pools, queue.c.open, _room(project, person, task, now))
         .order_by(assignments.c.given)
@@ -261,38 +319,39 @@ def _drawn(project: Project, connection: Connection, person: Person, ordinary: s
         return connection.scalar(gold.order_by(queue.c.rank, queue.c.seq).limit(1))
     chance = project.chance("draw", person.id, number)
     if chance < project.gold_share:
-        found = connection.scalars(gold).all()
-        if found:
-            return min(found, key=lambda item: project.mark("gold", person.id, item))
-    elif chance < project.gold_share + project.repeat_share:
-        again = _repeat(project, connection, person)
-        if again is not None:
-            return again
+        return _one_of(project, connection, person, number, gold.order_by(queue.c.seq)) or ordinary
+    if chance < project.gold_share + project.repeat_share:
+        return _repeat(project, connection, person, number) or ordinary
     return ordinary
 
 
-def _repeat(project: Project, connection: Connection, person: Person) -> str | None:
+def _one_of(
+    project: Project, connection: Connection, person: Person, number: int, wanted: sa.Select[Any]
+) -> str | None:
+    """One of some questions, each as likely as any other; None where there is none."""
+    found = connection.scalars(wanted).all()
+    return found[int(project.chance("one", person.id, number) * len(found))] if found else None
+
+
+def _repeat(project: Project, connection: Connection, person: Person, number: int) -> str | None:
     """A question of the person's own that is asked once more, as one of its own id; None where none is old enough."""
     mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name)
-    done = (
-        sa.select(assignments.c.item, assignments.c.status, queue.c.pool, queue.c.asks)
-        .join(queue, _asked)
-        .where(mine, assignments.c.task == "judge", assignments.c.event.is_not(None))
-        .order_by(assignments.c.finished)
-    )
-    rows = connection.execute(done).all()
-    asked = {row.asks for row in connection.execute(sa.select(queue.c.asks).join(assignments, _asked).where(mine))}
-    old = [
-        row.item
-        for row in rows[: max(0, len(rows) - REPEAT_AFTER)]
-        if row.status == "submitted"
-        and row.asks is None
-        and row.pool in ("judge", "adjudicate")
-        and row.item not in asked
-    ]
-    if not old:
+    done = sa.and_(mine, assignments.c.task == "judge", assignments.c.status.is_not(None))
+    last = sa.select(assignments.c.finished).where(done).order_by(assignments.c.finished.desc())
+    since = connection.scalar(last.offset(REPEAT_AFTER - 1).limit(1))
+    if since is None:
         return None
-    chosen = min(old, key=lambda item: project.mark("repeat", person.id, item))
+    asked = sa.select(queue.c.asks).join(assignments, _asked).where(mine, queue.c.asks.is_not(None))
+    old = (
+        sa.select(assignments.c.item)
+        .where(done, assignments.c.status == "submitted", assignments.c.finished < since)
+        .where(assignments.c.pool.in_(("judge", "adjudicate")))  # neither a known one nor itself a repeat
+        .where(assignments.c.item.not_in(asked))
+        .order_by(assignments.c.finished, assignments.c.item)
+    )
+    chosen = _one_of(project, connection, person, number, old)
+    if chosen is None:
+        return None
     known = connection.scalar(sa.select(queue.c.item).where(queue.c.project == project.name, queue.c.asks == chosen))
     if known is not None:
         return known
@@ -325,9 +384,11 @@ def lease(
     new = {"tab": tab, "expires": stamp(now + LEASE)}
     if anew:
         new |= {"lease": new_secret(), "given": stamp(now), "task": task}
-    row = {"item": item, "person": person.id, "project": project.name}
     mine = _place(project, item, person)
     if connection.execute(sa.update(assignments).where(mine).values(new)).rowcount == 0:
+        of_item = sa.and_(queue.c.project == project.name, queue.c.item == item)
+        stands = connection.execute(sa.select(queue.c.pool, queue.c.open).where(of_item)).mappings().one()
+        row = {"project": project.name, "item": item, "person": person.id, **stands}
         connection.execute(sa.insert(assignments).values({**row, **new}))
     found = connection.execute(sa.select(assignments).where(mine)).one()
     return Given(
@@ -438,41 +499,40 @@ def progress(project: Project, connection: Connection, person: Person, task: Tas
 
     What is left foresees the known and the repeated ones: if the total grew with each of them, it would give them away.
     """
-    mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name, assignments.c.task == task)
+    places = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name)
+    mine = sa.and_(places, assignments.c.task == task)
     count = sa.func.count()
-    by_status: dict[str, int] = dict(
-        connection.execute(
-            sa.select(assignments.c.status, count)
-            .where(mine, assignments.c.status.is_not(None))
-            .group_by(assignments.c.status)
-        )
-        .tuples()
-        .all()
-    )
-    wanted = sa.and_(queue.c.project == project.name, queue.c.pool == task, queue.c.open)
-    own = sa.select(count).select_from(assignments.join(queue, _asked))
-    own = own.where(assignments.c.person == person.id)
-    unseen = (connection.scalar(sa.select(count).where(wanted)) or 0) - (connection.scalar(own.where(wanted)) or 0)
-    begun = own.where(mine, assignments.c.event.is_(None), queue.c.pool.in_(POOLS[task]), queue.c.open)
-    left = connection.scalar(begun) or 0
-    left += _ahead(project, connection, person, unseen) if task == "judge" else unseen
+    finished = sa.select(assignments.c.status, count).where(mine, assignments.c.status.is_not(None))
+    by_status: dict[str, int] = dict(connection.execute(finished.group_by(assignments.c.status)).tuples().all())
+    own = sa.select(assignments.c.pool, assignments.c.open, count).where(places)
+    rows = connection.execute(own.group_by(assignments.c.pool, assignments.c.open)).tuples()
+    seen = Counter({(pool, bool(wanted)): number for pool, wanted, number in rows})
+    in_pool = sa.select(count).where(queue.c.project == project.name, queue.c.open)
+    unseen = (connection.scalar(in_pool.where(queue.c.pool == task)) or 0) - seen[task, True]
+    begun = sa.select(count).where(mine, assignments.c.status.is_(None))
+    left = connection.scalar(begun.where(assignments.c.pool.in_(POOLS[task]), assignments.c.open)) or 0
+    if task == "judge":
+        gold = (connection.scalar(in_pool.where(queue.c.pool == "gold")) or 0) - seen["gold", True]
+        left += _ahead(project, person, seen.total(), unseen, gold)
+    else:
+        left += unseen
     done, skipped = by_status.get("submitted", 0), by_status.get("skipped", 0)
     return {"done": done, "skipped": skipped, "left": left, "total": done + skipped + left}
 
 
-def _ahead(project: Project, connection: Connection, person: Person, ordinary: int) -> int:
+def _ahead(project: Project, person: Person, number: int, ordinary: int, gold: int) -> int:
     """How many questions a person is asked from now on until so many ordinary ones have come (`_drawn`).
 
     The next `FORESEEN` draws are looked up and the others estimated. Repeats are taken to be had once there can be any.
+
+    Args:
+        project, person: whose draws they are.
+        number: questions that the person has been given.
+        ordinary, gold: those that they have not seen.
     """
     share = project.gold_share + project.repeat_share
     if not ordinary or not share:
         return ordinary
-    count = sa.func.count()
-    of_project = queue.c.project == project.name
-    gold = connection.scalar(sa.select(count).where(of_project, queue.c.pool == "gold", _unseen(person))) or 0
-    mine = sa.and_(assignments.c.person == person.id, assignments.c.project == project.name)
-    number = connection.scalar(sa.select(count).where(mine)) or 0
     asked = 0
     while ordinary and asked < FORESEEN:
         chance = project.chance("draw", person.id, number + asked)

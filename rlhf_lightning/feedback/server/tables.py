@@ -64,6 +64,7 @@ queue = sa.Table(
     sa.Column("rank", sa.Float, nullable=False),  # minus the priority: an index gives the next one without sorting
     sa.Column("asks", sa.Text),  # the item whose question it asks again
     sa.Index("queue_next", "project", "pool", "open", "rank", "seq"),
+    sa.Index("queue_asks", "project", "asks"),
     sa.Index("queue_seq", "project", "seq"),
 )
 
@@ -82,6 +83,12 @@ assignments = sa.Table(
     sa.Column("status", sa.Text),  # its status
     sa.Column("finished", sa.Text),
     sa.Column("draft", sa.Text),  # the newest draft, where it is newer than the event
+    sa.Column("pool", sa.Text, nullable=False),  # its question's, as in the queue, and
+    sa.Column("open", sa.Boolean, nullable=False),  # whether that is open: a person's own are counted by an index
+    sa.Index("assignments_by_pool", "project", "person", "pool", "open"),
+    sa.Index("assignments_by_status", "project", "person", "task", "status"),
+    sa.Index("assignments_at", "project", "person", "expires"),
+    sa.Index("assignments_finished", "project", "person", "finished"),
 )
 
 _turns: WeakKeyDictionary[Store, threading.Lock] = WeakKeyDictionary()
