@@ -208,6 +208,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add(new, own)
+        _lock_order(connection)
         added = 0
         batch = list(new)
         for start in range(0, len(batch), 500):
@@ -292,7 +293,10 @@ class Store:
             yield Event.from_json(body, f"{self.shown_place}, event {name}")
 
     def newest(self) -> int:
-        """The number of the last event; it grows with each new one, so that nothing need be read where it has not."""
+        """The number of the last event; it grows with each new one, so that nothing need be read where it has not.
+
+        What is stored later has a higher number, on either database (`_lock_order`).
+        """
         with self.engine.connect() as connection:
             return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0))) or 0
 
@@ -303,7 +307,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
-        _lock_items(connection)
+        _lock_order(connection)
         told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
         gone = self._erased(connection, [(project, item.id) for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
@@ -401,9 +405,13 @@ def _lock_schema(connection: Connection) -> None:
         connection.execute(sa.text("select pg_advisory_xact_lock(7246112)"))
 
 
-def _lock_items(connection: Connection) -> None:
-    """Two transactions that add questions at once to PostgreSQL would both count from the same number, and the queue,
-    which takes in what comes after the newest it knows, would miss those that are committed later."""
+def _lock_order(connection: Connection) -> None:
+    """From here to its end a transaction adds events and questions alone, so that their numbers follow each other as
+    they are committed: who reads on from the newest number they know misses nothing.
+
+    PostgreSQL numbers a row when it is inserted, and what was inserted first can be committed last. It is the lock of
+    a server's turns, too: with two there could be a deadlock.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("select pg_advisory_xact_lock(7246113)"))
 

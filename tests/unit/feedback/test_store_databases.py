@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Payload
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Conflict, Store, export_events, exports, facts, items
+from rlhf_lightning.feedback.store import Conflict, Store, events, export_events, exports, facts, items
 
 ODD = 'tab\t, quote ", backslash \\, nul \x00, 中文, 👍, \u2028, ‮rtl'
 
@@ -125,6 +126,48 @@ def test_questions_added_at_once_are_numbered_in_the_order_they_are_committed(st
         with store.engine.connect() as connection:
             numbers = dict(connection.execute(sa.select(items.c.id, items.c.seq)).tuples().all())
     assert numbers[first.id] < numbers[second.id]
+
+
+def test_who_reads_on_from_the_newest_event_misses_none(store_place: str) -> None:
+    """Also one of a transaction that began before another's, and ends after it."""
+    with Store(store_place) as store:
+        with store.writing() as connection:
+            store.add([event(1)], connection)
+            other = threading.Thread(target=store.add, args=([event(2)],))
+            other.start()
+            other.join(0.5)
+            newest, known = store.newest(), {e.id for e in store.events()}
+        other.join(20)
+        with store.engine.connect() as connection:
+            later = set(connection.scalars(sa.select(events.c.id).where(events.c.seq > newest)))
+    assert (known | later, known & later) == ({"e1", "e2"}, set())
+
+
+def test_the_numbers_of_many_writers_follow_each_other(store_place: str) -> None:
+    """A reader that goes on from the highest number it has seen, while four write, with transactions of any length."""
+    store, total = Store(store_place), 4 * 15
+
+    def write(number: int) -> None:
+        for i in range(15):
+            with store.writing() as connection:
+                store.add([event(100 * number + i)], connection)
+                time.sleep(0.002 * (i % 3))
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    newest, seen = 0, []
+    while True:
+        ended = not any(thread.is_alive() for thread in threads)
+        with store.engine.connect() as connection:
+            query = sa.select(events.c.seq, events.c.id).where(events.c.seq > newest).order_by(events.c.seq)
+            new = connection.execute(query).tuples().all()
+        seen += [name for _, name in new]
+        newest = new[-1][0] if new else newest
+        if ended:
+            break
+    store.close()
+    assert len(seen) == len(set(seen)) == total
 
 
 def test_many_writers_at_once(store_place: str) -> None:
