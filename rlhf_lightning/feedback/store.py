@@ -15,6 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import (
+    EVERYWHERE,
+    WRITES,
+    Named,
+    erased_items,
+    events,
+    export_events,
+    exports,
+    facts,
+    items,
+    lock_order,
+    lock_schema,
+    open_engine,
+    replaced,
+    stamp,
+    tables,
+)
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.items import Item
 
@@ -30,104 +47,6 @@ if TYPE_CHECKING:
     from rlhf_lightning.feedback.privacy.storing import Replaced, Scrubber
 
 SCHEMA = 2
-BUSY_MS = 30_000
-"""How long a writer waits for another one's transaction in SQLite."""
-
-WRITES = "rlhf_writes"
-"""Mark of a connection whose transactions write."""
-
-tables = sa.MetaData()
-
-facts = sa.Table(
-    "facts",
-    tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-"""What the store knows of itself: its schema's number, the salt of its people's ids, a project's settings."""
-
-events = sa.Table(
-    "events",
-    tables,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("time", sa.Text, nullable=False),  # ISO 8601 in UTC: orders as text
-    sa.Column("project", sa.Text, nullable=False),
-    sa.Column("item", sa.Text, nullable=False),
-    sa.Column("annotator", sa.Text, nullable=False, index=True),
-    sa.Column("person", sa.Text, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("supersedes", sa.Text),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Index("events_of_item", "item", "project"),
-    sqlite_autoincrement=True,
-)
-
-items = sa.Table(
-    "items",
-    tables,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("seq", sa.Integer, nullable=False, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("priority", sa.Float, nullable=False),
-    sa.Column("person", sa.Text, index=True),
-    sa.Column("open", sa.Boolean, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Index("items_newer", "project", "seq"),
-)
-"""Questions: one id may stand in several projects, for the same question or for another one."""
-
-exports = sa.Table(
-    "exports",
-    tables,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("time", sa.Text, nullable=False),
-    sa.Column("what", sa.Text, nullable=False),  # "rows", "log", "model"
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-"""What was made of events and lies outside: files of rows, models trained on them."""
-
-export_events = sa.Table(
-    "export_events",
-    tables,
-    sa.Column("export", sa.Text, sa.ForeignKey("exports.id"), primary_key=True),
-    sa.Column("event", sa.Text, primary_key=True, index=True),
-)
-
-replaced = sa.Table(
-    "replaced",
-    tables,
-    sa.Column("of", sa.Text, primary_key=True),  # "event" or "item"
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("field", sa.Text, primary_key=True),
-    sa.Column("start", sa.Integer, primary_key=True),
-    sa.Column("end", sa.Integer, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("certain", sa.Boolean, nullable=False),
-)
-"""Placeholders that stand for personal data: where, of what kind, and whether a person should look; not the data."""
-
-erased_items = sa.Table(
-    "erased_items",
-    tables,
-    sa.Column("mark", sa.Text, primary_key=True),
-)
-"""Salted ids of questions that were erased (`item_mark`): they, and what is said of them, are not stored again."""
-
-Named = tuple[str, str]
-"""A project and the id of an item in it."""
-
-EVERYWHERE = ""
-"""Stands for all projects in the mark of an item whose id follows from its texts, so that it is the same in each."""
-
-
-def stamp(time: datetime) -> str:
-    """A moment as the store writes it: ISO 8601 in UTC, of one length."""
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
 
 
 class Conflict(UserError):
@@ -149,12 +68,12 @@ class Store:
     def __init__(self, place: str | Path, create: bool = True, scrubber: Scrubber | None = None) -> None:
         self.place = str(place)
         self.scrubber = scrubber
-        self.engine = _engine(self.place, create)
+        self.engine = open_engine(self.place, create)
         try:
             with self.writing() as connection:
                 if not create and not sa.inspect(connection).has_table("facts"):
                     raise UserError(f"{self.shown_place} holds no feedback: `rlhf-feedback serve` makes one")
-                _lock_schema(connection)
+                lock_schema(connection)
                 tables.create_all(connection)
                 self._insert_new(connection, facts, [{"name": "schema", "value": str(SCHEMA)}], ["name"])
                 found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "schema"))
@@ -208,7 +127,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add(new, own)
-        _lock_order(connection)
+        lock_order(connection)
         added = 0
         batch = list(new)
         for start in range(0, len(batch), 500):
@@ -295,7 +214,7 @@ class Store:
     def newest(self) -> int:
         """The number of the last event; it grows with each new one, so that nothing need be read where it has not.
 
-        What is stored later has a higher number, on either database (`_lock_order`).
+        What is stored later has a higher number, on either database (`lock_order`).
         """
         with self.engine.connect() as connection:
             return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0))) or 0
@@ -307,7 +226,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
-        _lock_order(connection)
+        lock_order(connection)
         told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
         gone = self._erased(connection, [(project, item.id) for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
@@ -397,64 +316,3 @@ def item_mark(connection: Connection, named: Named) -> str:
 
     salt = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "salt"))
     return pseudonym(bytes.fromhex(str(salt)), "\x00item/" + "/".join(named))
-
-
-def _lock_schema(connection: Connection) -> None:
-    """Two processes that open a new PostgreSQL store at once would both make its tables."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("select pg_advisory_xact_lock(7246112)"))
-
-
-def _lock_order(connection: Connection) -> None:
-    """From here to its end a transaction adds events and questions alone, so that their numbers follow each other as
-    they are committed: who reads on from the newest number they know misses nothing.
-
-    PostgreSQL numbers a row when it is inserted, and what was inserted first can be committed last. It is the lock of
-    a server's turns, too: with two there could be a deadlock.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("select pg_advisory_xact_lock(7246113)"))
-
-
-def _engine(place: str, create: bool) -> sa.Engine:
-    if "://" not in place:
-        path = Path(place).expanduser()
-        if not path.exists():
-            if not create:
-                raise UserError(f"there is no feedback store {path}")
-            if not path.parent.is_dir():
-                raise UserError(f"there is no folder {path.parent} for the feedback store {path.name}")
-        place = f"sqlite:///{path.absolute()}"
-    try:
-        url = sa.make_url(place)
-        if url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise UserError(f"a feedback store is SQLite (a file) or postgresql://..., not {url.get_backend_name()}")
-        if url.get_backend_name() == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
-            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        settings = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
-        engine = sa.create_engine(url, connect_args=settings, hide_parameters=True)  # errors are logged, texts are not
-    except ImportError as missing:
-        raise UserError("PostgreSQL needs the package psycopg: pip install 'rlhf-lightning[postgres]'") from missing
-    except sa.exc.ArgumentError as error:
-        raise UserError(
-            "the feedback store's address is no file and no URL such as postgresql://user@host/db"
-        ) from error
-
-    @sa.event.listens_for(engine, "connect")
-    def _settle(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
-        cursor = connection.cursor()
-        cursor.execute("pragma journal_mode=wal")
-        cursor.execute("pragma synchronous=full")  # what is acknowledged outlives a power cut
-        cursor.execute(f"pragma busy_timeout={BUSY_MS}")
-        cursor.execute("pragma foreign_keys=on")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        # A transaction that reads first and then writes would fail at once where another one wrote in between.
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("begin immediate" if writes else "begin")
-
-    return engine

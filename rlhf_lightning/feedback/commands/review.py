@@ -38,7 +38,7 @@ def listed(store: Store, every: bool = False) -> Iterator[str]:
     """
     import sqlalchemy as sa
 
-    from rlhf_lightning.feedback.store import events, items, replaced
+    from rlhf_lightning.feedback.database import events, items, replaced
 
     with store.engine.connect() as connection:
         query = sa.select(replaced).order_by(

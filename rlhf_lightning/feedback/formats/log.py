@@ -18,10 +18,11 @@ from sqlalchemy.engine import Connection
 
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import events, items
 from rlhf_lightning.feedback.events import Event, explain
 from rlhf_lightning.feedback.formats.common import Import, records
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.store import Store, events, items
+from rlhf_lightning.feedback.store import Store
 
 BATCH = 500
 

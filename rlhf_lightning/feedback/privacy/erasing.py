@@ -24,28 +24,26 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import (
+    EVERYWHERE,
+    Named,
+    erased_items,
+    events,
+    export_events,
+    exports,
+    facts,
+    items,
+    replaced,
+    stamp,
+    tables,
+)
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Spans, Timing, current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.lineage import models_of
 from rlhf_lightning.feedback.privacy.retention import retention
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
 from rlhf_lightning.feedback.server.tables import assignments, people, queue, sessions, tokens, turn
-from rlhf_lightning.feedback.store import (
-    EVERYWHERE,
-    Named,
-    Store,
-    erased_items,
-    event_row,
-    events,
-    export_events,
-    exports,
-    facts,
-    item_mark,
-    items,
-    replaced,
-    stamp,
-    tables,
-)
+from rlhf_lightning.feedback.store import Store, event_row, item_mark
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

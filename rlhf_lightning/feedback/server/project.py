@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from rlhf_lightning.feedback.database import facts
 from rlhf_lightning.feedback.salt import salt_of
-from rlhf_lightning.feedback.store import Store, facts
+from rlhf_lightning.feedback.store import Store
 
 
 def utc_now() -> datetime:

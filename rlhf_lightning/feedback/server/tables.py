@@ -1,7 +1,7 @@
 """What the server keeps beside the log: people, how they come in, and who is at which question.
 
-``queue`` and ``assignments`` say again, in a form that is quick to ask, what the log says; `queue.catch_up` makes them
-of it. Times are as the store writes them (`store.stamp`), so that they order as text.
+``queue`` and ``assignments`` say again, in a form that is quick to ask, what the log says; `standing.catch_up` makes
+them of it. Times are as the store writes them (`database.stamp`), so that they order as text.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
-from rlhf_lightning.feedback.store import Store, tables
+from rlhf_lightning.feedback.database import tables
+from rlhf_lightning.feedback.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+Task = Literal["judge", "adjudicate"]
+POOLS: dict[Task, tuple[str, ...]] = {"judge": ("judge", "gold", "repeat"), "adjudicate": ("adjudicate",)}
 
 people = sa.Table(
     "people",

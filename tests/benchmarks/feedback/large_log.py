@@ -31,7 +31,7 @@ from helpers import postgres
 
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.server import judging, queue
+from rlhf_lightning.feedback.server import judging, leases, progress, queue, standing
 from rlhf_lightning.feedback.server.dashboard import Dashboard
 from rlhf_lightning.feedback.server.people import Person
 from rlhf_lightning.feedback.server.project import Project
@@ -110,7 +110,7 @@ def measure(place: str, count: int, rounds: int) -> dict[str, list[Seconds]]:
 
         def start() -> None:
             with turn(store) as connection:
-                queue.catch_up(project, connection)
+                standing.catch_up(project, connection)
 
         found["first start"], found["start"] = [timed(start)], [timed(start)]
         for name, number in (("", 1), (", who is ahead", 0)):
@@ -128,7 +128,7 @@ def measure(place: str, count: int, rounds: int) -> dict[str, list[Seconds]]:
 
 def one_round(project: Project, person: Person, times: dict[str, list[Seconds]]) -> None:
     """A question is taken and answered."""
-    given: list[queue.Given] = []
+    given: list[leases.Given] = []
 
     def take() -> None:
         with turn(project.store) as connection:
@@ -150,7 +150,7 @@ def one_round(project: Project, person: Person, times: dict[str, list[Seconds]])
 
     def look() -> None:
         with project.store.engine.connect() as connection:
-            queue.progress(project, connection, person)
+            progress.progress(project, connection, person)
 
     for name, work in (("next", take), ("judgement", answer), ("progress", look)):
         times[name].append(timed(work))

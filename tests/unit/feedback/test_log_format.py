@@ -15,10 +15,10 @@ from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.commands.export import export
 from rlhf_lightning.feedback.commands.import_ import import_files
+from rlhf_lightning.feedback.database import items as item_table
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.formats.common import Import
 from rlhf_lightning.feedback.store import Store
-from rlhf_lightning.feedback.store import items as item_table
 
 LOG = Import("log", b"")
 

@@ -20,6 +20,7 @@ from strategies import events as any_event
 from strategies import ids, logs
 
 from rlhf_lightning.feedback.cli import main
+from rlhf_lightning.feedback.database import tables
 from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.lineage import MANIFEST, note_models
@@ -27,9 +28,9 @@ from rlhf_lightning.feedback.privacy import erasing
 from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
-from rlhf_lightning.feedback.server import people, queue
+from rlhf_lightning.feedback.server import people, standing
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Store, tables
+from rlhf_lightning.feedback.store import Store
 
 NOW = datetime(2026, 1, 31, 15, 30, 12, tzinfo=timezone.utc)
 SECRET = "zebra-4711"
@@ -269,7 +270,7 @@ def test_the_server_s_own_tables(store_place: str) -> None:
         assert client.get("/api/me").status_code == 401
         assert other.get("me").status_code == 200
         with turn(store) as connection:
-            queue.catch_up(server.project, connection)
+            standing.catch_up(server.project, connection)
         assert other.say(other.ask()).status_code == 200
     assert_gone(store_place, [SECRET, "Ann Other", who])
 

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import events, export_events, exports, facts, items
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Payload
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Conflict, Store, events, export_events, exports, facts, items
+from rlhf_lightning.feedback.store import Conflict, Store
 
 ODD = 'tab\t, quote ", backslash \\, nul \x00, 中文, 👍, \u2028, ‮rtl'
 

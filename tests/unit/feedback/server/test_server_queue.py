@@ -12,15 +12,16 @@ import pytest
 import sqlalchemy as sa
 from helpers.judges import Clock, Server, User, pairs
 
+from rlhf_lightning.feedback.database import events
 from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server import people as people_of
-from rlhf_lightning.feedback.server import queue
+from rlhf_lightning.feedback.server import queue, standing
 from rlhf_lightning.feedback.server.people import Person
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, people, turn
 from rlhf_lightning.feedback.server.tables import queue as queue_table
-from rlhf_lightning.feedback.store import Store, events
+from rlhf_lightning.feedback.store import Store
 
 Make = Callable[..., Server]
 WIN = {"kind": "pairwise", "outcome": "win", "winner": 0}
@@ -398,7 +399,7 @@ def test_many_people_at_once_never_get_in_each_others_way(store_place: str) -> N
     stores[0].add_items(pairs(count))
     projects = [Project(store, raters=raters, gold_share=0, repeat_share=0) for store in stores]
     with turn(stores[0]) as connection:
-        queue.catch_up(projects[0], connection)
+        standing.catch_up(projects[0], connection)
     servers = [Server(store, (), Clock(), raters=raters) for store in stores]
     users = [servers[i % 2].user(number=i) for i in range(crowd)]
     failed: list[BaseException] = []
@@ -468,7 +469,7 @@ def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
     before = _state(server.project)
     assert {value for row in before for value in row} >= {"submitted", "skipped", "repeat"}  # else nothing is tested
     with turn(server.store) as connection:
-        queue.catch_up(server.project, connection)
+        standing.catch_up(server.project, connection)
     assert _state(server.project) == before
 
 
@@ -484,7 +485,7 @@ def test_drafts_cost_a_start_nothing(make_server_on: Make) -> None:
     before = _state(server.project)
     with turn(server.store) as connection:  # who reads one fails
         connection.execute(sa.update(events).where(events.c.status == "draft").values(body="no event"))
-        queue.catch_up(server.project, connection)
+        standing.catch_up(server.project, connection)
     assert _state(server.project) == before
     counts = user.server.user("owner").get("dashboard").json()["judgements"]
     assert counts == {"submitted": 1, "skipped": 0, "draft": 1}
@@ -500,7 +501,7 @@ def test_a_start_takes_as_many_queries_for_a_long_log_as_for_a_short_one(make_se
             user.prefer("good")
         queries.clear()
         with turn(server.store) as connection:
-            queue.catch_up(server.project, connection)
+            standing.catch_up(server.project, connection)
         return [*queries]
 
     sa.event.listen(make_server().store.engine, "before_cursor_execute", lambda *told: queries.append(told[2]))
@@ -549,7 +550,7 @@ def test_the_same_questions_are_judged_in_two_projects_on_their_own(make_server_
     for server in (one, other):
         before = _state(server.project)
         with turn(store) as connection:
-            queue.catch_up(server.project, connection)
+            standing.catch_up(server.project, connection)
         assert _state(server.project) == before
 
 
