@@ -45,7 +45,7 @@ class Question(BaseModel):
 def catch_up(project: Project, connection: Connection) -> None:
     """Make ``queue`` and ``assignments`` of a project say what its log says; leases stay as they are.
 
-    It takes a few queries however long the log is, and holds no texts of it.
+    It takes a few queries, however long the log is.
     """
     held, drafts = _holding(project, connection)
     said = _said(project, connection, {row.id for row in held.values()})
@@ -59,9 +59,7 @@ def catch_up(project: Project, connection: Connection) -> None:
         question = Question.model_validate_json(body)
         stands = standing(question, question.raters or project.raters, of_item.get(question.id, ()))
         line.append(_queued(project, question, seq, *stands))
-    connection.execute(sa.delete(queue).where(queue.c.project == project.name))
-    if line:
-        connection.execute(sa.insert(queue), line)
+    _make(project, connection, queue, line)
     stands_at = {row["item"]: {"pool": row["pool"], "open": row["open"]} for row in line}
 
     mine = assignments.c.project == project.name
@@ -78,10 +76,19 @@ def catch_up(project: Project, connection: Connection) -> None:
         event, draft = held.get(key), drafts.get(key)
         values.update(event=event and event.id, status=event and event.status, finished=event and event.time)
         values.update(draft=draft and draft.id)
-    connection.execute(sa.delete(assignments).where(mine))
     kept = [values | stands_at[values["item"]] for values in rows.values() if values["item"] in stands_at]
-    if kept:
-        connection.execute(sa.insert(assignments), kept)
+    _make(project, connection, assignments, kept)
+
+
+def _make(project: Project, connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Make these the project's rows of a table; where they are, as at most starts, nothing is written."""
+    mine = table.c.project == project.name
+    stored = {tuple(row) for row in connection.execute(sa.select(table).where(mine))}
+    if stored == {tuple(row[column.name] for column in table.c) for row in rows}:
+        return
+    connection.execute(sa.delete(table).where(mine))
+    if rows:
+        connection.execute(sa.insert(table), rows)
 
 
 Places = dict[tuple[str, str], Any]

@@ -495,18 +495,25 @@ def test_a_start_takes_as_many_queries_for_a_long_log_as_for_a_short_one(make_se
     queries: list[str] = []
 
     def of_a_start(name: str, count: int) -> list[str]:
+        found: list[str] = []
         server = make_server(pairs(count), name=name)
         user = server.user()
         while user.ask()["item"] is not None:
             user.prefer("good")
-        queries.clear()
         with turn(server.store) as connection:
-            standing.catch_up(server.project, connection)
-        return [*queries]
+            for again in range(2):
+                if not again:
+                    connection.execute(sa.delete(assignments).where(assignments.c.project == name))
+                    connection.execute(sa.delete(queue_table).where(queue_table.c.project == name))
+                queries.clear()
+                standing.catch_up(server.project, connection)
+                written = [query for query in queries if not query.startswith("SELECT")]
+                assert bool(written) == (not again)  # what is so already is not written
+                found += queries
+        return found
 
     sa.event.listen(make_server().store.engine, "before_cursor_execute", lambda *told: queries.append(told[2]))
     assert of_a_start("short", 3) == of_a_start("long", 30)
-    assert "INSERT INTO assignments" in " ".join(queries)
 
 
 def test_a_log_that_was_imported_counts(make_server: Make, tmp_path: Path) -> None:
