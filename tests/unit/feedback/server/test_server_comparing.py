@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -122,6 +122,7 @@ def test_many_marks_over_one_another_cost_little() -> None:
     assert time.process_time() - start < 5  # character by character it is 10 ** 10 steps
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=6))
 def test_a_dispute_has_no_label_of_more_than_half(labels: list[str]) -> None:
     payloads = [said("label", label=label) for label in labels]

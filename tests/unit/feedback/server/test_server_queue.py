@@ -16,7 +16,7 @@ from rlhf_lightning.feedback.database import events
 from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server import people as people_of
-from rlhf_lightning.feedback.server import queue, standing
+from rlhf_lightning.feedback.server import progress, queue, standing
 from rlhf_lightning.feedback.server.people import Person
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, people, turn
@@ -369,7 +369,7 @@ def test_progress_does_not_give_gold_and_repeats_away(make_server: Make) -> None
 
 def test_progress_of_many_questions_is_estimated_alike(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what is looked up, the total moves with what lies far ahead, not with the question that was answered."""
-    monkeypatch.setattr(queue, "FORESEEN", 10)
+    monkeypatch.setattr(progress, "FORESEEN", 10)
     server = make_server([*pairs(60), *gold(60)], gold_share=0.3)
     user = server.user()
     before, grew = user.me["progress"]["total"], dict[bool, list[int]]({True: [], False: []})
