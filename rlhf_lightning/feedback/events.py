@@ -396,7 +396,7 @@ class Event(Value):
                 raise ValueError(f"{name}.kind {value.kind!r} is not the event's kind {self.kind!r}")
             lacking = value.lacks(n)
             if isinstance(value, Spans):
-                _inside(value, self.candidates)
+                check_inside(value, self.candidates)
             if lacking and (self.status == "submitted" or name == "expected"):
                 raise ValueError(f"{name}.{lacking} is missing: only a draft may lack it")
         if self.status == "submitted" and self.payload is None:
@@ -435,7 +435,8 @@ class Event(Value):
             raise UserError(f"{place}: {explain(error)}") from error
 
 
-def _inside(payload: Spans, candidates: Sequence[Candidate]) -> None:
+def check_inside(payload: Spans, candidates: Sequence[Candidate]) -> None:
+    """Raise a `ValueError` where a mark goes beyond its candidate's text."""
     length = len(candidates[payload.candidate].text)
     for span in payload.spans:
         if span.end > length:

@@ -13,7 +13,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, Payload, Spans, Value, _inside, explain, holding
+from rlhf_lightning.feedback.events import (
+    Asked,
+    Candidate,
+    Event,
+    Id,
+    Payload,
+    Spans,
+    Value,
+    check_inside,
+    explain,
+    holding,
+)
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -92,7 +103,7 @@ class Item(Value):
             if lacking := self.expected.lacks(n):
                 raise ValueError(f"expected.{lacking} is missing")
             if isinstance(self.expected, Spans):
-                _inside(self.expected, self.candidates)
+                check_inside(self.expected, self.candidates)
         return self
 
     @property

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.report.json_fields import Fields, kind_of, parse_json, read_text
 from rlhf_lightning.report.page import html_text
-from rlhf_lightning.report.results import _Fields, _kind, _parse_json, _read_text, write_atomic
+from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.report.summary import clean, stage_title
 
 FILE = "human.json"
@@ -84,31 +85,24 @@ def read_human(run_dir: str | Path) -> Human | None:
     path = Path(run_dir) / FILE
     if not path.is_file():
         return None
-    content = _parse_json(_read_text(path), str(path))
+    content = parse_json(read_text(path), str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object with what people said, not {_kind(content)}")
+        raise UserError(f"{path}: expected an object with what people said, not {kind_of(content)}")
     if content.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema is {content.get('schema')!r}, this version reads {SCHEMA}")
-    fields = _Fields(content, str(path))
+    fields = Fields(content, str(path))
     number = (int, float)
     preferred = [
         Preferred(
             one.text("policy"),
             one.text("other"),
             *(one.optional(name, number) for name in ("rate", "low", "high")),
-            *(_count(one, name) for name in ("won", "tied", "lost", "prompts", "people")),
+            *(one.count(name) for name in ("won", "tied", "lost", "prompts", "people")),
         )
         for one in fields.objects("preferred")
     ]
     alpha, low, high = (fields.optional(name, number) for name in ("alpha", "alpha_low", "alpha_high"))
     return Human(preferred, alpha, low, high, bool(content.get("simulated")))
-
-
-def _count(fields: _Fields, name: str) -> int:
-    value = fields.optional(name, int)
-    if value is None:
-        raise fields._wrong(name, "a whole number")
-    return value
 
 
 def coefficient(value: float) -> str:
