@@ -7,12 +7,22 @@ which hold. The JSON of an event is its dump without what is None: what is expor
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from rlhf_lightning.errors import UserError
 
@@ -34,6 +44,24 @@ class Value(BaseModel):
     """A frozen value of which every field is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    """The object, if JSON has all its numbers: it has no nan and no infinities, and they would be stored as null."""
+    level: list[tuple[str, Any]] = [("", value)]
+    while level:
+        at, part = level.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            raise ValueError(f"{at} is {part}, which JSON does not have: write null, or leave it out")
+        if isinstance(part, dict):
+            level += [(f"{at}.{key}" if at else str(key), below) for key, below in part.items()]
+        elif isinstance(part, list | tuple):
+            level += [(f"{at}.{i}", below) for i, below in enumerate(part)]
+    return value
+
+
+Columns = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Values by name that we don't know the meaning of."""
 
 
 # --- what was shown --------------------------------------------------------------------------------------------------
@@ -63,7 +91,7 @@ class Asked(Value):
     language: str | None = None
     document: str | None = None
     person: Id | None = None
-    meta: dict[str, Any] = {}
+    meta: Columns = {}
 
     @property
     def plain(self) -> str:
@@ -86,7 +114,7 @@ class Candidate(Value):
     text: str
     hash: str = ""
     model: str | None = None
-    settings: dict[str, Any] = {}
+    settings: Columns = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -92,6 +92,8 @@ def converted(path: Path, into: Import, convert: Callable[[Record], Iterable[Eve
             into.passed["its two completions are equal"] += 1
         except EmptyAnswer:
             into.passed["a completion is empty"] += 1
+        except ValidationError as error:
+            into.bad(UserError(f"{record.place}: {explain(error)}"))
         except UserError as error:
             into.bad(error)
         else:

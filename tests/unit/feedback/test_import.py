@@ -61,6 +61,13 @@ def test_a_bad_row_stops_before_anything_is_stored_or_is_left_out(tmp_path, plac
     assert "left out 1 bad rows:\n  two.jsonl, line 2" in out
 
 
+def test_a_number_that_json_does_not_have_is_a_bad_row(tmp_path, place, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + GOOD.replace("{", '{"bleu": NaN, '))
+    assert main(["import", "--store", place, "--format", "preference", str(path)]) == 2
+    assert "rows.jsonl, line 2: the field 'meta': bleu is nan" in capsys.readouterr().err
+
+
 def test_a_failure_while_storing_takes_all_back(tmp_path, place, monkeypatch):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(GOOD.replace("black", f"black{i}") for i in range(1200)))
