@@ -42,9 +42,9 @@ OnBad = Callable[[UserError], None]
 """Is told of a line that can't be read; when it returns, the line is left out."""
 
 
-def did_you_mean(name: str, known: Iterable[Any]) -> str:
-    """The known name most like this one, as the end of a message; empty where none is."""
-    close = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+def did_you_mean(name: str, known: Iterable[Any], likeness: float = 0.6) -> str:
+    """The known name most like this one, as the end of a message; empty where none is (`difflib`'s ratio)."""
+    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=likeness)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
