@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 
 VERSION: Literal[1] = 1
@@ -355,7 +356,7 @@ KINDS: tuple[str, ...] = ("pairwise", "ranking", "rating", "thumbs", "correction
 
 def _each(values: Sequence[object], candidates: int, name: str) -> None:
     if len(values) != candidates:
-        raise ValueError(f"{name} has {len(values)} values for {candidates} candidates")
+        raise ValueError(f"{name} has {count_of(len(values), 'values')} for {count_of(candidates, 'candidates')}")
 
 
 def _one(candidate: int, candidates: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Asked, Candidate
 from rlhf_lightning.feedback.items import Item
@@ -50,7 +51,7 @@ def items_of_run(folder: str | Path) -> list[Item]:
     both = [sample for sample in samples if old in sample.completions and new in sample.completions]
     differing = [sample for sample in both if sample.completions[old] != sample.completions[new]]
     if not differing:
-        raise UserError(f"{run.path}: {old} and {new} gave the same answer to all of {len(both)} prompts")
+        raise UserError(f"{run.path}: {old} and {new} gave the same answer to all of {count_of(len(both), 'prompts')}")
     models = {policy.name: policy.model for policy in run.results.policies}
     items = []
     for sample in differing:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from rlhf_lightning.data.files import Record, check_exists, did_you_mean, flaw, read_file, shown
+from rlhf_lightning.data.files import Record, check_exists, count_of, did_you_mean, flaw, read_file, shown
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import (
     Asked,
@@ -91,8 +91,8 @@ class Item(Value):
         least, most = COUNTS[self.kind]
         n = len(self.candidates)
         if n < least or (most is not None and n > most):
-            wanted = str(least) if least == most else f"{least} to {most}"
-            raise ValueError(f"a question of kind {self.kind} takes {wanted} candidates, not {n}")
+            wanted = count_of(least, "candidates") if least == most else f"{least} to {most} candidates"
+            raise ValueError(f"a question of kind {self.kind} takes {wanted}, not {n}")
         if self.kind == "label" and len(self.labels) < 2:
             raise ValueError("a question of kind label needs at least 2 labels")
         if not self.low < self.high:
@@ -134,7 +134,7 @@ def read_items(path: Path) -> Iterator[Item]:
     """
     check_exists(path)
     found = False
-    for record in read_file(path, "utf-8", None, _refuse):
+    for record in read_file(path, None, None, _refuse):
         found = True
         yield item_of(record)
     if not found:
@@ -209,7 +209,9 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
             values = {**values, "models": [values.get(f"model_{name}") for name in names]}
     models = values.get("models")
     if models is not None and (not isinstance(models, list) or len(models) != len(candidates)):
-        raise UserError(f"{place}: the field 'models' must name the model of each of the {len(candidates)} candidates")
+        raise UserError(
+            f"{place}: the field 'models' must name the model of each of the {count_of(len(candidates), 'candidates')}"
+        )
     written = [{"text": c} if isinstance(c, str) else c for c in candidates]
     if models is not None:
         written = [{**c, "model": m} if isinstance(c, dict) else c for c, m in zip(written, models, strict=True)]

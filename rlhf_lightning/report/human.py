@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.report.json_fields import Fields, kind_of, parse_json, read_text
 from rlhf_lightning.report.page import html_text
@@ -129,9 +130,13 @@ def _said(one: Preferred) -> str:
     policy, other = stage_title(clean(one.policy)), stage_title(clean(one.other))
     if one.rate is None or one.low is None or one.high is None:
         ties = f", {one.tied} tied" if one.tied else ""
-        return f"{policy} preferred to {other} in {one.won} of {one.comparisons} comparisons{ties}: too few for a rate"
+        return f"{policy} preferred to {other} in {one.won} of {_comparisons(one)}{ties}: too few for a rate"
     rate = f"{100 * one.rate:.0f} % ({100 * one.low:.0f} to {100 * one.high:.0f})"
-    return f"{policy} preferred to {other} in {rate} of {one.comparisons} comparisons"
+    return f"{policy} preferred to {other} in {rate} of {_comparisons(one)}"
+
+
+def _comparisons(one: Preferred) -> str:
+    return count_of(one.comparisons, "comparisons")
 
 
 def _alpha(human: Human) -> str:
@@ -146,12 +151,12 @@ def human_section(human: Human | None) -> str:
     for one in human.preferred:
         names = f"{stage_title(one.policy)} over {stage_title(one.other)}"
         if one.rate is None or one.low is None or one.high is None:
-            rate = f"<td>-<small>{one.comparisons} comparisons of {one.prompts} prompts: too few</small></td>"
+            rate = f"<td>-<small>{_comparisons(one)} of {count_of(one.prompts, 'prompts')}: too few</small></td>"
         else:
             ends = f"{100 * one.low:.0f} to {100 * one.high:.0f} %"
             rate = f"<td>{100 * one.rate:.0f} %<small>{ends}</small></td>"
         counts = "".join(f"<td>{count}</td>" for count in (one.won, one.tied, one.lost))
-        asked = f"<small>{one.prompts} prompts, {one.people} {'person' if one.people == 1 else 'people'}</small>"
+        asked = f"<small>{count_of(one.prompts, 'prompts')}, {count_of(one.people, 'people')}</small>"
         rows.append(f'<tr><th scope="row">{html_text(names)}{asked}</th>{rate}{counts}</tr>')
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("", "preferred", "won", "tied", "lost"))
     agreement = ""

@@ -76,7 +76,7 @@ def records(path: Path, into: Import) -> Iterator[Record]:
         UserError: naming the file, where it can't be read at all.
     """
     check_exists(path)
-    for record in read_file(path, "utf-8", None, into.bad):
+    for record in read_file(path, None, None, into.bad):
         if (reason := flaw(record)) is not None:
             into.bad(UserError(f"{record.place}: {reason}"))
         else:

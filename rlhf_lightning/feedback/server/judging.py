@@ -271,7 +271,8 @@ def _check_bounds(connection: Connection, event: Event) -> None:
         raise Refused(422, "too_long", f"That is more than the {room} characters that fit beside this question.")
     draft = event.status == "draft"
     statuses = ("draft",) if draft else ("submitted", "skipped")
-    own = sa.and_(events.c.item == event.item, events.c.annotator == event.annotator.id)
+    of_item = sa.and_(events.c.project == event.project, events.c.item == event.item)
+    own = sa.and_(of_item, events.c.annotator == event.annotator.id)
     count = sa.select(sa.func.count()).where(own, events.c.status.in_(statuses))
     if (connection.scalar(count) or 0) >= (MOST_DRAFTS if draft else MOST_JUDGEMENTS):
         raise Refused(

@@ -58,7 +58,7 @@ def event(
         ("rating", Rating(values={"fluency": (6, 1)}), "6 is not on the scale 1 to 5"),
         ("rating", Rating(values={"fluency": (None, None)}), "payload.values is missing"),
         ("rating", Rating(values={"fluency": (1, 1)}, low=5, high=1), "must be below"),
-        ("thumbs", Thumbs(up=(True,)), "1 values for 2 candidates"),
+        ("thumbs", Thumbs(up=(True,)), "1 value for 2 candidates"),
         ("spans", Spans(candidate=2), "candidate 2 is none of the 2"),
         ("spans", Spans(spans=(Span(start=3, end=3, label="x"),)), "marks nothing"),
         ("spans", Spans(spans=(Span(start=0, end=7, label="x"),)), "beyond the text's 6 characters"),

@@ -195,7 +195,7 @@ def test_an_import(tmp_path: Path, keep: bool, capsys: pytest.CaptureFixture[str
     file.write_text(json.dumps(row) + "\n")
     for _ in range(2):
         assert main(["import", "--store", place, str(file), *(["--keep-raw"] if keep else [])]) == 0
-    assert "1 were stored before" in capsys.readouterr().out
+    assert "1 stored before" in capsys.readouterr().out
     with Store(place) as store:
         (told,) = store.events()
         with store.engine.connect() as connection:
