@@ -234,7 +234,7 @@ def split_rows(rows: Rows, share: float, by: By = "prompt", seed: int = 0) -> tu
         rest, held = split_by_group(list(enumerate(everything)), lambda numbered: group[numbered[0]], share, seed)
     except UserError as error:
         raise UserError(
-            f"no rows can be held out by {by}: there are {count_of(len(everything), 'rows')}, of "
+            f"no rows can be held out by {by} from {count_of(len(everything), 'rows')} of "
             f"{count_of(len(set(group)), 'groups')}"
         ) from error
     sides = []
