@@ -263,6 +263,7 @@ class Rounds:
             more = {"loop": None, "resume": resume, "max_time": self.stop.left(), "samples": 0}
             with _no_trial():
                 run_pipeline({**self.cfg, **options, **more}, folder, None, [f"round={number}"], data)
+            wait_for_all()  # the first process alone has written what came of it
             self.results.seconds[name] = round(time.perf_counter() - began, 1)
             self._take(name, folder)
             if number:
