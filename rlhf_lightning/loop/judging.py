@@ -146,7 +146,8 @@ def ask_people(
         while left:
             check()
             if read != (read := store.newest()):
-                left = unanswered(items, store.events(), raters)
+                answered = store.answered(project, raters)
+                left = [item for item in items if item.id not in answered]
             if server.poll() is not None:
                 raise UserError("the page for judgements ended: see what it said above, and go on with resume=true")
             if told != (done := total - len(left)) and done % max(1, total // 10) == 0:

@@ -90,6 +90,8 @@ def test_the_loop_is_one_run_to_the_comparison(looped: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ask", ["margin", "variance", "gap"])
 def test_questions_are_chosen_by_the_last_reward_model(tmp_path: Path, ask: str):
+    from rlhf_lightning.feedback.store import Store
+
     ok(run(tmp_path, *LOOP, f"loop.ask={ask}", "loop.verdict=0"))
     first, second = (
         [json.loads(line) for line in (tmp_path / "run" / f"round_{i}" / "questions.jsonl").read_text().splitlines()]
@@ -101,7 +103,21 @@ def test_questions_are_chosen_by_the_last_reward_model(tmp_path: Path, ask: str)
     assert len(second) == 12
     assert len(by_chance) == 3  # a fifth, rounded up
     assert all(0 < item["probability"] <= 1 for item in second)
-    assert metrics(tmp_path / "run")["rounds"][1]["foretold"] is not None
+    # The most wanted are asked for sure; one that only chance could bring is asked with 3 of 48 or little more.
+    assert max(item["probability"] for item in second if item["strategy"] == ask) == 1
+    assert min(item["probability"] for item in second) < 1
+
+    with Store(tmp_path / "run" / "feedback.db", create=False) as store:
+        shown = {event.item: (event.shown.strategy, event.shown.probability) for event in store.events()}
+    assert shown == {item["id"]: (item["strategy"], item["probability"]) for item in first + second}
+    judged = (tmp_path / "run" / "round_2" / "judgements.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in judged]
+    assert {event["item"]: event["shown"]["strategy"] for event in events} == {k: s for k, (s, _) in shown.items()}
+
+    one, two = metrics(tmp_path / "run")["rounds"]
+    assert two["foretold"] is not None
+    assert two["new_pairs"] <= len(by_chance)
+    assert two["held_out"] <= one["held_out"] + 1  # a tenth of the new prompts, of those asked by chance
 
 
 @pytest.mark.slow
