@@ -54,8 +54,8 @@ def draw_answers(
     repeated = [row for row in rows for _ in range(each)]
     callbacks: list[L.Callback] = [Progress()] if cfg["trainer"]["enable_progress_bar"] else []
     trainer = instantiate({**cfg["trainer"], "default_root_dir": folder}, callbacks=callbacks, logger=False)
-    loader = PromptDataModule([], repeated, policy.codec, 0, cfg["evaluate"]["batch_size"]).val_dataloader()
-    batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling, engine=engine)), loader)
+    data = PromptDataModule([], repeated, policy.codec, 0, cfg["evaluate"]["batch_size"])
+    batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling, engine=engine)), datamodule=data)
     samples = of_all_ranks([sample for batch in batches or [] for sample in batch], trainer)
     texts = {sample.id: sample.completion for sample in samples}
     return [[texts[i * each + k] for k in range(each)] for i in range(len(rows))]
