@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import secrets
 
-from rlhf_lightning.feedback.store import Store, facts
+from rlhf_lightning.feedback.database import facts
+from rlhf_lightning.feedback.store import Store
 
 SALT_BYTES = 32
 

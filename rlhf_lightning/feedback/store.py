@@ -15,6 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import (
+    EVERYWHERE,
+    WRITES,
+    Named,
+    erased_items,
+    events,
+    export_events,
+    exports,
+    facts,
+    items,
+    lock_order,
+    lock_schema,
+    open_engine,
+    replaced,
+    stamp,
+    tables,
+)
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.items import Item
 
@@ -29,104 +46,7 @@ if TYPE_CHECKING:
 
     from rlhf_lightning.feedback.privacy.storing import Replaced, Scrubber
 
-SCHEMA = 1
-BUSY_MS = 30_000
-"""How long a writer waits for another one's transaction in SQLite."""
-
-WRITES = "rlhf_writes"
-"""Mark of a connection whose transactions write."""
-
-tables = sa.MetaData()
-
-facts = sa.Table(
-    "facts",
-    tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-"""What the store knows of itself: its schema's number, the salt of its people's ids, a project's settings."""
-
-events = sa.Table(
-    "events",
-    tables,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("time", sa.Text, nullable=False),  # ISO 8601 in UTC: orders as text
-    sa.Column("project", sa.Text, nullable=False),
-    sa.Column("item", sa.Text, nullable=False, index=True),
-    sa.Column("annotator", sa.Text, nullable=False, index=True),
-    sa.Column("person", sa.Text, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("supersedes", sa.Text),
-    sa.Column("body", sa.Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-
-items = sa.Table(
-    "items",
-    tables,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("seq", sa.Integer, nullable=False, index=True),
-    sa.Column("project", sa.Text, nullable=False, index=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("priority", sa.Float, nullable=False),
-    sa.Column("person", sa.Text, index=True),
-    sa.Column("open", sa.Boolean, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-
-exports = sa.Table(
-    "exports",
-    tables,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("time", sa.Text, nullable=False),
-    sa.Column("what", sa.Text, nullable=False),  # "rows", "log", "model"
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-"""What was made of events and lies outside: files of rows, models trained on them."""
-
-export_events = sa.Table(
-    "export_events",
-    tables,
-    sa.Column("export", sa.Text, sa.ForeignKey("exports.id"), primary_key=True),
-    sa.Column("event", sa.Text, primary_key=True, index=True),
-)
-
-replaced = sa.Table(
-    "replaced",
-    tables,
-    sa.Column("of", sa.Text, primary_key=True),  # "event" or "item"
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("field", sa.Text, primary_key=True),
-    sa.Column("start", sa.Integer, primary_key=True),
-    sa.Column("end", sa.Integer, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("certain", sa.Boolean, nullable=False),
-)
-"""Placeholders that stand for personal data: where, of what kind, and whether a person should look; not the data."""
-
-reviewed = sa.Table(
-    "reviewed",
-    tables,
-    sa.Column("finding", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("right", sa.Boolean, nullable=False),
-)
-"""Placeholders that a person looked at, by salted names, which tell nothing once the text is erased."""
-
-erased_items = sa.Table(
-    "erased_items",
-    tables,
-    sa.Column("mark", sa.Text, primary_key=True),
-)
-"""Salted ids of questions that were erased: they, and what is said of them, are not stored again."""
-
-
-def stamp(time: datetime) -> str:
-    """A moment as the store writes it: ISO 8601 in UTC, of one length."""
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
+SCHEMA = 2
 
 
 class Conflict(UserError):
@@ -148,23 +68,23 @@ class Store:
     def __init__(self, place: str | Path, create: bool = True, scrubber: Scrubber | None = None) -> None:
         self.place = str(place)
         self.scrubber = scrubber
-        self.engine = _engine(self.place, create)
+        self.engine = open_engine(self.place, create)
         try:
             with self.writing() as connection:
                 if not create and not sa.inspect(connection).has_table("facts"):
                     raise UserError(f"{self.shown_place} holds no feedback: `rlhf-feedback serve` makes one")
-                _lock_schema(connection)
+                lock_schema(connection)
                 tables.create_all(connection)
                 self._insert_new(connection, facts, [{"name": "schema", "value": str(SCHEMA)}], ["name"])
                 found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "schema"))
+                if found != str(SCHEMA):  # within the transaction: no table is added to it
+                    raise UserError(
+                        f"the feedback store {self.shown_place} has schema {found}, this version has {SCHEMA}: use the "
+                        "version that made it to export it with `rlhf-feedback export`, and import that here"
+                    )
         except sa.exc.SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise UserError(f"cannot open the feedback store {self.shown_place}: {reason}") from error
-        if found != str(SCHEMA):
-            raise UserError(
-                f"the feedback store {self.shown_place} has schema {found}, this version has {SCHEMA}: use the version "
-                "that made it to export it with `rlhf-feedback export`, and import that here"
-            )
 
     @property
     def shown_place(self) -> str:
@@ -207,6 +127,7 @@ class Store:
         if connection is None:
             with self.writing() as own:
                 return self.add(new, own)
+        lock_order(connection)
         added = 0
         batch = list(new)
         for start in range(0, len(batch), 500):
@@ -217,8 +138,8 @@ class Store:
                 row = event_row(event)
                 if part.setdefault(event.id, row)["body"] != row["body"]:
                     raise Conflict(f"two events with the id {event.id} differ")
-            gone = self._erased(connection, [row["item"] for row in part.values()])
-            part = {name: row for name, row in part.items() if row["item"] not in gone}
+            gone = self._erased(connection, [(row["project"], row["item"]) for row in part.values()])
+            part = {name: row for name, row in part.items() if (row["project"], row["item"]) not in gone}
             written = self._insert_new(connection, events, list(part.values()), ["id"])
             erased: set[str] = set()
             if written < len(part):  # some were stored before: they must be these, or have been erased
@@ -228,21 +149,30 @@ class Store:
                         erased.add(name)
                     elif body != part[name]["body"]:
                         raise Conflict(f"an event with the id {name} is stored already, and is another one")
-            self._note_replaced(connection, "event", {name: places[name] for name in part.keys() - erased})
+            noted = {(row["project"], name): places[name] for name, row in part.items() if name not in erased}
+            self._note_replaced(connection, "event", noted)
             added += written
         return added
 
-    def _erased(self, connection: Connection, names: Sequence[str]) -> set[str]:
-        """Which of these items were erased."""
+    def _erased(self, connection: Connection, named: Iterable[Named]) -> set[Named]:
+        """Which of these items were erased, in their project or for all projects."""
         if connection.scalar(sa.select(erased_items.c.mark).limit(1)) is None:
             return set()
-        marks = {item_mark(connection, name): name for name in set(names)}
-        found = connection.scalars(sa.select(erased_items.c.mark).where(erased_items.c.mark.in_(list(marks))))
-        return {marks[mark] for mark in found}
+        marks = {one: (item_mark(connection, one), item_mark(connection, (EVERYWHERE, one[1]))) for one in named}
+        asked = list({mark for both in marks.values() for mark in both})
+        found: set[str] = set()
+        for start in range(0, len(asked), 900):  # SQLite bounds the number of values of a statement
+            part = asked[start : start + 900]
+            found |= set(connection.scalars(sa.select(erased_items.c.mark).where(erased_items.c.mark.in_(part))))
+        return {one for one, both in marks.items() if not found.isdisjoint(both)}
 
-    def _note_replaced(self, connection: Connection, of: str, places: dict[str, list[Replaced]]) -> None:
-        rows = [{"of": of, "id": name, **place._asdict()} for name, found in places.items() for place in found]
-        self._insert_new(connection, replaced, rows, ["of", "id", "field", "start"])
+    def _note_replaced(self, connection: Connection, of: str, places: dict[Named, list[Replaced]]) -> None:
+        rows = [
+            {"of": of, "project": project, "id": name, **place._asdict()}
+            for (project, name), found in places.items()
+            for place in found
+        ]
+        self._insert_new(connection, replaced, rows, ["of", "project", "id", "field", "start"])
 
     def as_stored(self, event: Event) -> Event:
         """The event as `add` stores it."""
@@ -282,7 +212,10 @@ class Store:
             yield Event.from_json(body, f"{self.shown_place}, event {name}")
 
     def newest(self) -> int:
-        """The number of the last event; it grows with each new one, so that nothing need be read where it has not."""
+        """The number of the last event; it grows with each new one, so that nothing need be read where it has not.
+
+        What is stored later has a higher number, on either database (`lock_order`).
+        """
         with self.engine.connect() as connection:
             return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0))) or 0
 
@@ -311,13 +244,13 @@ class Store:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:
-        """Store questions; those of a known id, or erased, are passed over. Returns how many were new."""
+        """Store questions; those whose id the project knows, or erased, are passed over. Returns how many were new."""
         if connection is None:
             with self.writing() as own:
                 return self.add_items(new, project, own)
-        _lock_items(connection)
+        lock_order(connection)
         told = [(item, []) if self.scrubber is None else self.scrubber.item(item) for item in new]
-        gone = self._erased(connection, [item.id for item, _ in told])
+        gone = self._erased(connection, [(project, item.id) for item, _ in told])
         start = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(items.c.seq), -1))) or 0
         rows = [
             {
@@ -331,10 +264,11 @@ class Store:
                 "body": item.to_json(),
             }
             for i, (item, _) in enumerate(told)
-            if item.id not in gone
+            if (project, item.id) not in gone
         ]
-        added = self._insert_new(connection, items, rows, ["id"])
-        self._note_replaced(connection, "item", {item.id: found for item, found in told if item.id not in gone})
+        added = self._insert_new(connection, items, rows, ["project", "id"])
+        noted = {(project, item.id): found for item, found in told if (project, item.id) not in gone}
+        self._note_replaced(connection, "item", noted)
         return added
 
     def items(self, project: str | None = None, connection: Connection | None = None) -> Iterator[Item]:
@@ -398,66 +332,9 @@ def event_row(event: Event) -> dict[str, Any]:
     }
 
 
-def item_mark(connection: Connection, name: str) -> str:
+def item_mark(connection: Connection, named: Named) -> str:
     """What is kept of an erased item's id: the id may follow from its texts, which could be guessed from it."""
     from rlhf_lightning.feedback.salt import pseudonym
 
     salt = connection.scalar(sa.select(facts.c.value).where(facts.c.name == "salt"))
-    return pseudonym(bytes.fromhex(str(salt)), f"\x00item/{name}")
-
-
-def _lock_schema(connection: Connection) -> None:
-    """Two processes that open a new PostgreSQL store at once would both make its tables."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("select pg_advisory_xact_lock(7246112)"))
-
-
-def _lock_items(connection: Connection) -> None:
-    """Two transactions that add questions at once to PostgreSQL would both count from the same number, and the queue,
-    which takes in what comes after the newest it knows, would miss those that are committed later."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("select pg_advisory_xact_lock(7246113)"))
-
-
-def _engine(place: str, create: bool) -> sa.Engine:
-    if "://" not in place:
-        path = Path(place).expanduser()
-        if not path.exists():
-            if not create:
-                raise UserError(f"there is no feedback store {path}")
-            if not path.parent.is_dir():
-                raise UserError(f"there is no folder {path.parent} for the feedback store {path.name}")
-        place = f"sqlite:///{path.absolute()}"
-    try:
-        url = sa.make_url(place)
-        if url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise UserError(f"a feedback store is SQLite (a file) or postgresql://..., not {url.get_backend_name()}")
-        if url.get_backend_name() == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
-            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        settings = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
-        engine = sa.create_engine(url, connect_args=settings, hide_parameters=True)  # errors are logged, texts are not
-    except ImportError as missing:
-        raise UserError("PostgreSQL needs the package psycopg: pip install 'rlhf-lightning[postgres]'") from missing
-    except sa.exc.ArgumentError as error:
-        raise UserError(
-            "the feedback store's address is no file and no URL such as postgresql://user@host/db"
-        ) from error
-
-    @sa.event.listens_for(engine, "connect")
-    def _settle(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
-        cursor = connection.cursor()
-        cursor.execute("pragma journal_mode=wal")
-        cursor.execute("pragma synchronous=full")  # what is acknowledged outlives a power cut
-        cursor.execute(f"pragma busy_timeout={BUSY_MS}")
-        cursor.execute("pragma foreign_keys=on")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        # A transaction that reads first and then writes would fail at once where another one wrote in between.
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("begin immediate" if writes else "begin")
-
-    return engine
+    return pseudonym(bytes.fromhex(str(salt)), "\x00item/" + "/".join(named))

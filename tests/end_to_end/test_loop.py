@@ -61,7 +61,8 @@ def test_each_round_has_its_questions_judgements_models_and_figures(looped: Path
 
 def test_the_store_knows_what_learnt_from_which_judgements(looped: Path):
     """`rlhf-feedback erase` names these to their owner."""
-    from rlhf_lightning.feedback.store import Store, export_events, exports
+    from rlhf_lightning.feedback.database import export_events, exports
+    from rlhf_lightning.feedback.store import Store
 
     with Store(looped / "feedback.db", create=False) as store, store.engine.connect() as connection:
         noted = {row.path: (row.what, row.id) for row in connection.execute(exports.select())}

@@ -159,7 +159,7 @@ def _store(
 ) -> Counter[str]:
     import sqlalchemy as sa
 
-    from rlhf_lightning.feedback.store import events as table
+    from rlhf_lightning.feedback.database import events as table
 
     counts: Counter[str] = Counter()
     questions = [entry for entry in batch if isinstance(entry, tuple)]

@@ -28,7 +28,7 @@ def nothing_in(store: Store, project: str | None) -> UserError:
     """That there are no judgements, and what to do about it."""
     import sqlalchemy as sa
 
-    from rlhf_lightning.feedback.store import events
+    from rlhf_lightning.feedback.database import events
 
     with store.engine.connect() as connection:
         others = sorted(connection.scalars(sa.select(events.c.project).distinct()))

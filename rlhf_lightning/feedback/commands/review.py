@@ -61,20 +61,23 @@ def listed(store: Store, every: bool = False) -> Iterator[str]:
     """
     import sqlalchemy as sa
 
+    from rlhf_lightning.feedback.database import events, items, replaced
     from rlhf_lightning.feedback.privacy.reviewing import finding_name, looked_at
     from rlhf_lightning.feedback.salt import salt_of
-    from rlhf_lightning.feedback.store import events, items, replaced
 
     salt = salt_of(store)
     with store.engine.connect() as connection:
         done = looked_at(connection)
-        query = sa.select(replaced).order_by(replaced.c.of, replaced.c.id, replaced.c.field, replaced.c.start)
+        query = sa.select(replaced).order_by(
+            replaced.c.of, replaced.c.project, replaced.c.id, replaced.c.field, replaced.c.start
+        )
         for row in connection.execute(query if every else query.where(~replaced.c.certain)).mappings():
             name = finding_name(salt, row)
             if name in done:
                 continue
             table = events if row["of"] == "event" else items
-            body = connection.scalar(sa.select(table.c.body).where(table.c.id == row["id"]))
+            named = sa.and_(table.c.project == row["project"], table.c.id == row["id"])
+            body = connection.scalar(sa.select(table.c.body).where(named))
             text = "" if body is None else text_at(json.loads(body), row["field"])
             start, end = row["start"], row["end"]
             around = json.dumps(text[max(0, start - AROUND) : end + AROUND], ensure_ascii=False)

@@ -142,7 +142,7 @@ def prepare(store: Store, args: argparse.Namespace, found: Sequence[Item] = ()) 
     Raises:
         UserError: if there is nothing to be asked.
     """
-    from rlhf_lightning.feedback.server import queue
+    from rlhf_lightning.feedback.server import standing
     from rlhf_lightning.feedback.server.project import Project
     from rlhf_lightning.feedback.server.site import read_static, version_of_page
     from rlhf_lightning.feedback.server.tables import turn
@@ -169,7 +169,7 @@ def prepare(store: Store, args: argparse.Namespace, found: Sequence[Item] = ()) 
     )
     project.keep_texts()
     with turn(store) as connection:
-        queue.catch_up(project, connection)
+        standing.catch_up(project, connection)
     return project
 
 

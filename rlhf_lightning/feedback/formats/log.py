@@ -18,10 +18,11 @@ from sqlalchemy.engine import Connection
 
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import events, items
 from rlhf_lightning.feedback.events import Event, explain
 from rlhf_lightning.feedback.formats.common import Import, records
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.store import Store, events, items
+from rlhf_lightning.feedback.store import Store
 
 BATCH = 500
 
@@ -53,16 +54,18 @@ def _entry(record: Record) -> Event | tuple[Item, str, bool]:
 
 
 def add_items(store: Store, connection: Connection, new: Sequence[tuple[Item, str, bool]]) -> int:
-    """Store items as a log has them; those of a known id are passed over. Returns how many were new."""
-    names = [store.stored_item(item).id for item, _, _ in new]
-    known = set(connection.scalars(sa.select(items.c.id).where(items.c.id.in_(names))))
+    """Store items as a log has them; those whose id their project knows are passed over. Returns how many were new."""
+    names = [(project, store.stored_item(item).id) for item, project, _ in new]
+    stored = sa.select(items.c.project, items.c.id).where(items.c.id.in_([name for _, name in names]))
+    known = set(connection.execute(stored).tuples())
     added = 0
     # Runs of one project, not all of it at once: the order is that in which people are asked.
     for project, run in itertools.groupby(new, key=lambda entry: entry[1]):
         added += store.add_items([item for item, _, _ in run], project, connection)
-    closed = [name for name, (_, _, is_open) in zip(names, new, strict=True) if not is_open and name not in known]
-    if closed:
-        connection.execute(sa.update(items).where(items.c.id.in_(closed)).values(open=False))
+    for (project, name), (_, _, is_open) in zip(names, new, strict=True):
+        if not is_open and (project, name) not in known:
+            of_item = sa.and_(items.c.project == project, items.c.id == name)
+            connection.execute(sa.update(items).where(of_item).values(open=False))
     return added
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,25 +24,26 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Spans, Timing, current
-from rlhf_lightning.feedback.lineage import models_of
-from rlhf_lightning.feedback.privacy.retention import retention
-from rlhf_lightning.feedback.salt import pseudonym, salt_of
-from rlhf_lightning.feedback.server.tables import assignments, people, queue, sessions, tokens, turn
-from rlhf_lightning.feedback.store import (
-    Store,
+from rlhf_lightning.feedback.database import (
+    EVERYWHERE,
+    Named,
     erased_items,
-    event_row,
     events,
     export_events,
     exports,
     facts,
-    item_mark,
     items,
     replaced,
     stamp,
     tables,
 )
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Spans, Timing, current
+from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.lineage import models_of
+from rlhf_lightning.feedback.privacy.retention import retention
+from rlhf_lightning.feedback.salt import pseudonym, salt_of
+from rlhf_lightning.feedback.server.tables import assignments, people, queue, sessions, tokens, turn
+from rlhf_lightning.feedback.store import Store, event_row, item_mark
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -79,14 +80,14 @@ class Chosen:
         annotators: ids of people who judged.
         persons: ids of people whose words or data questions hold.
         events: ids of the events.
-        items: ids of the questions that go with them.
+        items: project and id of the questions that go with them.
         words: whether the question's texts go from these events, too.
     """
 
     annotators: tuple[str, ...] = ()
     persons: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
-    items: tuple[str, ...] = ()
+    items: tuple[Named, ...] = ()
     words: bool = False
 
 
@@ -148,9 +149,12 @@ def person(store: Store, who: str) -> Chosen:
         found = tuple(sorted(known & _ids(connection, who)))
         if not found:
             raise UserError(f"{store.shown_place} holds no words of a person {who!r}: give the id in their questions")
-        names = set(_of(connection, items.c.id, items.c.person, found))
+        asked = sa.select(items.c.project, items.c.id).where(items.c.person.in_(found))
+        names = set(connection.execute(asked).tuples())
         said = dict.fromkeys(_of(connection, events.c.id, events.c.person, found))
-        said |= dict.fromkeys(_of(connection, events.c.id, events.c.item, tuple(names)))
+        for project, part in _by_project(names):
+            of_item = sa.and_(events.c.project == project, events.c.item.in_(part))
+            said |= dict.fromkeys(connection.scalars(sa.select(events.c.id).where(of_item)))
         return Chosen(persons=found, events=tuple(said), items=tuple(sorted(names)), words=True)
 
 
@@ -162,15 +166,17 @@ def older(store: Store, days: float, now: datetime | None = None) -> Chosen:
     """
     with _tables(store).connect() as connection:
         rows = connection.execute(
-            sa.select(events.c.id, events.c.item, events.c.time)
+            sa.select(events.c.id, events.c.project, events.c.item, events.c.time)
             .where(events.c.status != "erased")
             .order_by(events.c.seq)
         ).all()
         past = retention([datetime.fromisoformat(row.time) for row in rows], days, now or datetime.now(timezone.utc))
         old = [row for row, is_past in zip(rows, past, strict=True) if is_past]
-        newer = {row.item for row, is_past in zip(rows, past, strict=True) if not is_past}
-        asked = tuple({row.item for row in old} - newer)
-        names = _of(connection, items.c.id, items.c.id, asked)
+        newer = {(row.project, row.item) for row, is_past in zip(rows, past, strict=True) if not is_past}
+        names: list[Named] = []
+        for project, part in _by_project({(row.project, row.item) for row in old} - newer):
+            known = sa.select(items.c.project, items.c.id).where(items.c.project == project, items.c.id.in_(part))
+            names += connection.execute(known).tuples()
     return Chosen(events=tuple(row.id for row in old), items=tuple(sorted(names)), words=True)
 
 
@@ -199,6 +205,14 @@ def _of(
     for part in _parts(values):
         found += connection.scalars(sa.select(wanted).where(column.in_(part)))
     return tuple(found)
+
+
+def _by_project(named: Iterable[Named]) -> Iterable[tuple[str, Sequence[str]]]:
+    """A project and at most so many ids of questions in it as a statement takes, again and again."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for project, name in sorted(named):
+        found[project].append(name)
+    return ((project, part) for project, names in found.items() for part in _parts(names))
 
 
 def _parts(values: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -334,7 +348,7 @@ def anonymous(event: Event, fresh: dict[str, str], words: bool) -> Event:
         "payload": payload,
     }
     if words:
-        new["item"] = fresh.setdefault(f"item/{event.item}", secrets.token_hex(10))
+        new["item"] = fresh.setdefault(f"item/{event.project}/{event.item}", secrets.token_hex(10))
         new["repeats"] = None
         new["asked"] = Asked(text="", language=event.asked.language)
         new["candidates"] = tuple(Candidate(text="", model=c.model) for c in event.candidates)
@@ -348,13 +362,18 @@ def day(time: datetime) -> datetime:
 
 
 def _questions(store: Store, connection: Connection, chosen: Chosen) -> None:
-    marks = [{"mark": item_mark(connection, name)} for name in chosen.items]
-    store._insert_new(connection, erased_items, marks, ["mark"])
-    for part in _parts(chosen.items):
-        connection.execute(sa.delete(items).where(items.c.id.in_(part)))
-        connection.execute(sa.delete(queue).where(queue.c.item.in_(part)))
-        connection.execute(sa.delete(assignments).where(assignments.c.item.in_(part)))
-        connection.execute(sa.delete(replaced).where(replaced.c.of == "item", replaced.c.id.in_(part)))
+    for project, part in _by_project(chosen.items):
+        of_items = sa.and_(items.c.project == project, items.c.id.in_(part))
+        asked = [Item.model_validate_json(body) for body in connection.scalars(sa.select(items.c.body).where(of_items))]
+        # What is asked under an id that follows from it is the same in each project; another id may name anything.
+        named = [(project, name) for name in part] + [(EVERYWHERE, i.id) for i in asked if i.id == i.derived_id]
+        marks = [{"mark": item_mark(connection, one)} for one in named]
+        store._insert_new(connection, erased_items, marks, ["mark"])
+        connection.execute(sa.delete(items).where(of_items))
+        connection.execute(sa.delete(queue).where(queue.c.project == project, queue.c.item.in_(part)))
+        connection.execute(sa.delete(assignments).where(assignments.c.project == project, assignments.c.item.in_(part)))
+        of_item = sa.and_(replaced.c.of == "item", replaced.c.project == project, replaced.c.id.in_(part))
+        connection.execute(sa.delete(replaced).where(of_item))
 
 
 def _people(connection: Connection, chosen: Chosen, fresh: dict[str, str], how: How) -> None:

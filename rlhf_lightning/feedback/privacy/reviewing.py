@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import replaced, reviewed
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
-from rlhf_lightning.feedback.store import Store, replaced, reviewed
+from rlhf_lightning.feedback.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -116,7 +116,7 @@ def trained_on(folder: str, store: Store | None) -> tuple[set[str] | None, str]:
 def _noted(path: Path, store: Store) -> set[str] | None:
     import sqlalchemy as sa
 
-    from rlhf_lightning.feedback.store import export_events, exports
+    from rlhf_lightning.feedback.database import export_events, exports
 
     with store.engine.connect() as connection:
         models = connection.execute(sa.select(exports.c.id, exports.c.path).where(exports.c.what == "model")).tuples()

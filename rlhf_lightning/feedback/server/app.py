@@ -11,11 +11,10 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from rlhf_lightning.feedback.events import Value
-from rlhf_lightning.feedback.server import judging, people, queue
+from rlhf_lightning.feedback.server import judging, leases, people, queue
 from rlhf_lightning.feedback.server.judging import Secret, Sent, Words
 from rlhf_lightning.feedback.server.people import Person, PersonRole
 from rlhf_lightning.feedback.server.project import Project
-from rlhf_lightning.feedback.server.queue import Task
 from rlhf_lightning.feedback.server.security import Guard, Refused, csrf_of
 from rlhf_lightning.feedback.server.site import (
     LEADS,
@@ -30,7 +29,7 @@ from rlhf_lightning.feedback.server.site import (
     read_static,
     same_origin,
 )
-from rlhf_lightning.feedback.server.tables import turn
+from rlhf_lightning.feedback.server.tables import Task, turn
 
 ROUTES = APIRouter()
 
@@ -39,7 +38,7 @@ def create_app(project: Project, static: dict[str, bytes] | None = None, host: s
     """The server of a project, whose questions are in its store.
 
     Args:
-        project: see there; its `queue.catch_up` must have been run.
+        project: see there; its `standing.catch_up` must have been run.
         static: the page's files; by default those of the package.
         host: a name by which the server may be called, beside localhost, numbers, and that of the project's address.
     """
@@ -235,7 +234,7 @@ def judge(site: Here, person: Judge, sent: Annotated[Sent, Depends(body(Sent))])
 def undo(site: Here, person: Judge, sent: Annotated[Tab, Depends(body(Tab))]) -> dict[str, Any]:
     """The last question once more."""
     with turn(site.project.store) as connection:
-        given = queue.take_back(site.project, connection, person, sent.tab)
+        given = leases.take_back(site.project, connection, person, sent.tab)
         asked = judging.question(site.project, connection, person, given)
     return {**asked, "progress": site.progress(person, given.task)}
 
@@ -244,14 +243,14 @@ def undo(site: Here, person: Judge, sent: Annotated[Tab, Depends(body(Tab))]) ->
 def heartbeat(site: Here, person: Judge, sent: Annotated[Beat, Depends(body(Beat))]) -> dict[str, Any]:
     """Go on being at a question."""
     with turn(site.project.store) as connection:
-        return {"expires": queue.leased(site.project, connection, person, sent.lease).expires}
+        return {"expires": leases.leased(site.project, connection, person, sent.lease).expires}
 
 
 @ROUTES.post("/api/release")
 def release(site: Here, person: Judge, sent: Annotated[Beat, Depends(body(Beat))]) -> dict[str, Any]:
     """Leave a question to others."""
     with turn(site.project.store) as connection:
-        return {"released": queue.release(site.project, connection, person, sent.lease)}
+        return {"released": leases.release(site.project, connection, person, sent.lease)}
 
 
 # --- the owner -------------------------------------------------------------------------------------------------------

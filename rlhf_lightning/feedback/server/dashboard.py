@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rlhf_lightning.feedback.database import events, stamp
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.server.comparing import Judgement, likeness
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, people, queue
-from rlhf_lightning.feedback.store import events, stamp
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

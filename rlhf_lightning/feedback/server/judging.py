@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import AfterValidator, Field, ValidationError
 
+from rlhf_lightning.feedback.database import events, stamp
 from rlhf_lightning.feedback.events import (
     Annotator,
     Event,
@@ -31,13 +32,12 @@ from rlhf_lightning.feedback.events import (
     explain,
 )
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.server import queue
+from rlhf_lightning.feedback.server import leases
 from rlhf_lightning.feedback.server.comparing import Judgement, to_shown, to_stored
 from rlhf_lightning.feedback.server.people import Person
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.security import Refused
-from rlhf_lightning.feedback.server.tables import assignments
-from rlhf_lightning.feedback.store import events, stamp
+from rlhf_lightning.feedback.server.tables import Task, assignments
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -109,8 +109,8 @@ def aspects_of(item: Item) -> tuple[str, ...]:
     return item.aspects or ((WHOLE,) if item.kind == "rating" else ())
 
 
-def question(project: Project, connection: Connection, person: Person, given: queue.Given) -> dict[str, Any]:
-    """What the page is sent of a question, its draft included; see `queue.Given`."""
+def question(project: Project, connection: Connection, person: Person, given: leases.Given) -> dict[str, Any]:
+    """What the page is sent of a question, its draft included; see `leases.Given`."""
     item = given.item
     _, order = order_of(project, item, person.id)
     text = item.asked.text
@@ -142,7 +142,7 @@ def question(project: Project, connection: Connection, person: Person, given: qu
         "written": None if begun is None else stamp(begun.time),
         "now": stamp(project.now()),
         "reason": None if begun is None else begun.reason,
-        "others": _others(connection, given, order) if given.task == "adjudicate" else [],
+        "others": _others(project, connection, given, order) if given.task == "adjudicate" else [],
     }
 
 
@@ -150,9 +150,11 @@ def _to_page(payload: Judgement | None, order: Sequence[int]) -> dict[str, Any] 
     return None if payload is None else to_shown(payload, order).model_dump(mode="json", exclude_none=False)
 
 
-def _others(connection: Connection, given: queue.Given, order: Sequence[int]) -> list[dict[str, Any]]:
+def _others(
+    project: Project, connection: Connection, given: leases.Given, order: Sequence[int]
+) -> list[dict[str, Any]]:
     """What is to be settled, by people who are letters here."""
-    found = [_event(connection, name) for name in _settles(connection, given)]
+    found = [_event(connection, name) for name in _settles(project, connection, given)]
     said = [event for event in found if event is not None]
     return [
         {"by": chr(ord("A") + i % 26), "payload": _to_page(event.payload, order), "reason": event.reason}
@@ -160,13 +162,14 @@ def _others(connection: Connection, given: queue.Given, order: Sequence[int]) ->
     ]
 
 
-def _settles(connection: Connection, given: queue.Given) -> tuple[str, ...]:
+def _settles(project: Project, connection: Connection, given: leases.Given) -> tuple[str, ...]:
     if given.task != "adjudicate":
         return ()
     if given.item.adjudicates:
         return given.item.adjudicates
+    of_item = sa.and_(assignments.c.project == project.name, assignments.c.item == given.item.id)
     held = sa.select(assignments.c.event).where(
-        assignments.c.item == given.item.id, assignments.c.task == "judge", assignments.c.status == "submitted"
+        of_item, assignments.c.task == "judge", assignments.c.status == "submitted"
     )
     return tuple(sorted(name for name in connection.scalars(held) if name is not None))
 
@@ -179,7 +182,7 @@ def _event(connection: Connection, name: str | None) -> Event | None:
 # --- the judgement ---------------------------------------------------------------------------------------------------
 
 
-def judge(project: Project, connection: Connection, person: Person, sent: Sent) -> queue.Task:
+def judge(project: Project, connection: Connection, person: Person, sent: Sent) -> Task:
     """Store a judgement, once however often it is sent, and note it in the queue.
 
     Returns:
@@ -194,7 +197,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
         if not _same(project, known, person, sent):
             raise Refused(409, "known_id", "Another judgement has this id: send yours under a new one.")
         return "adjudicate" if known.adjudicates else "judge"
-    given = queue.leased(project, connection, person, sent.lease)
+    given = leases.leased(project, connection, person, sent.lease)
     item = given.item
     if sent.item != handle(project, item.id, person.id):
         raise Refused(409, "lease_lost", "This question was given to someone else, or the link to it is old.")
@@ -229,7 +232,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
             supersedes=before,
             expected=item.expected,
             repeats=item.repeats,
-            adjudicates=_settles(connection, given),
+            adjudicates=_settles(project, connection, given),
             consent=person.consent,
             payload=payload,
         )
@@ -245,7 +248,7 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
         # The new judgement replaces the old one; the draft of the new one that lies between them is taken back.
         stored.append(_taken_back(event, given.draft))
     project.store.add(stored, connection)
-    queue.finish(project, connection, person, event)
+    leases.finish(project, connection, person, event)
     return given.task
 
 

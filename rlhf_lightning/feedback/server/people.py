@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
+from rlhf_lightning.feedback.database import stamp
 from rlhf_lightning.feedback.salt import pseudonym
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.security import Refused, hashed, new_secret
 from rlhf_lightning.feedback.server.tables import assignments, people, sessions, tokens
-from rlhf_lightning.feedback.store import stamp
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from rlhf_lightning.feedback.database import facts
 from rlhf_lightning.feedback.salt import salt_of
-from rlhf_lightning.feedback.store import Store, facts
+from rlhf_lightning.feedback.store import Store
 
 
 def utc_now() -> datetime:
@@ -70,7 +71,7 @@ class Project:
     def mark(self, *parts: object) -> str:
         """A keyed hash, 64 hexadecimal digits: the same for the same parts, and nobody without the salt can tell it."""
         plain = "\x1f".join([self.name, *map(str, parts)])
-        return hmac.new(self.salt, plain.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.digest(self.salt, plain.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def chance(self, *parts: object) -> float:
         """A number from 0 up to 1, drawn by `mark`."""

@@ -14,12 +14,12 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from rlhf_lightning.feedback.events import Value, explain
-from rlhf_lightning.feedback.server import people, queue
+from rlhf_lightning.feedback.server import people, progress
 from rlhf_lightning.feedback.server.dashboard import Dashboard
 from rlhf_lightning.feedback.server.people import Person, PersonRole
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.security import Rate, Refused, check_same_origin, csrf_of, origin_of
-from rlhf_lightning.feedback.server.tables import turn
+from rlhf_lightning.feedback.server.tables import Task, turn
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {
@@ -81,10 +81,10 @@ class Site:
         """The address at which a person comes in; what follows # is sent to no server and stands in no log."""
         return f"{origin_of(self.project.address) or str(request.base_url).rstrip('/')}/#token={token}"
 
-    def progress(self, person: Person, task: queue.Task = "judge") -> dict[str, int]:
+    def progress(self, person: Person, task: Task = "judge") -> dict[str, int]:
         """How far a person is."""
         with self.project.store.engine.connect() as connection:
-            return queue.progress(self.project, connection, person, task)
+            return progress.progress(self.project, connection, person, task)
 
 
 def site_of(request: Request) -> Site:

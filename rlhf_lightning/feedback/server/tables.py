@@ -1,7 +1,7 @@
 """What the server keeps beside the log: people, how they come in, and who is at which question.
 
-``queue`` and ``assignments`` say again, in a form that is quick to ask, what the log says; `queue.catch_up` makes them
-of it. Times are as the store writes them (`store.stamp`), so that they order as text.
+``queue`` and ``assignments`` say again, in a form that is quick to ask, what the log says; `standing.catch_up` makes
+them of it. Times are as the store writes them (`database.stamp`), so that they order as text.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
-from rlhf_lightning.feedback.store import Store, tables
+from rlhf_lightning.feedback.database import tables
+from rlhf_lightning.feedback.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+Task = Literal["judge", "adjudicate"]
+POOLS: dict[Task, tuple[str, ...]] = {"judge": ("judge", "gold", "repeat"), "adjudicate": ("adjudicate",)}
 
 people = sa.Table(
     "people",
@@ -55,24 +59,25 @@ sessions = sa.Table(
 queue = sa.Table(
     "queue",
     tables,
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("item", sa.Text, primary_key=True),
     sa.Column("seq", sa.Integer, nullable=False),
-    sa.Column("project", sa.Text, nullable=False),
     sa.Column("pool", sa.Text, nullable=False),  # "judge", "gold", "repeat" or "adjudicate"
     sa.Column("open", sa.Boolean, nullable=False),  # whether people are still wanted
     sa.Column("raters", sa.Integer),  # None: the project's number
     sa.Column("rank", sa.Float, nullable=False),  # minus the priority: an index gives the next one without sorting
     sa.Column("asks", sa.Text),  # the item whose question it asks again
     sa.Index("queue_next", "project", "pool", "open", "rank", "seq"),
+    sa.Index("queue_asks", "project", "asks"),
     sa.Index("queue_seq", "project", "seq"),
 )
 
 assignments = sa.Table(
     "assignments",
     tables,
+    sa.Column("project", sa.Text, primary_key=True),
     sa.Column("item", sa.Text, primary_key=True),
     sa.Column("person", sa.Text, primary_key=True, index=True),
-    sa.Column("project", sa.Text, nullable=False),
     sa.Column("task", sa.Text, nullable=False),  # "judge" or "adjudicate"
     sa.Column("given", sa.Text, nullable=False),  # when it was last leased
     sa.Column("tab", sa.Text),
@@ -82,6 +87,12 @@ assignments = sa.Table(
     sa.Column("status", sa.Text),  # its status
     sa.Column("finished", sa.Text),
     sa.Column("draft", sa.Text),  # the newest draft, where it is newer than the event
+    sa.Column("pool", sa.Text, nullable=False),  # its question's, as in the queue, and
+    sa.Column("open", sa.Boolean, nullable=False),  # whether that is open: a person's own are counted by an index
+    sa.Index("assignments_by_pool", "project", "person", "pool", "open"),
+    sa.Index("assignments_by_status", "project", "person", "task", "status"),
+    sa.Index("assignments_at", "project", "person", "expires"),
+    sa.Index("assignments_finished", "project", "person", "finished"),
 )
 
 _turns: WeakKeyDictionary[Store, threading.Lock] = WeakKeyDictionary()

@@ -174,7 +174,8 @@ def test_what_a_person_changed_at_the_source_supersedes_what_was_imported(tmp_pa
 def test_what_was_erased_stays_so(tmp_path, place, capsys):
     import sqlalchemy as sa
 
-    from rlhf_lightning.feedback.store import event_row, events
+    from rlhf_lightning.feedback.database import events
+    from rlhf_lightning.feedback.store import event_row
 
     path = tmp_path / "tasks.json"
     path.write_text(annotation(4, "2024-01-01T00:00:00Z"))

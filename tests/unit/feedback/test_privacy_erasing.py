@@ -20,6 +20,7 @@ from strategies import events as any_event
 from strategies import ids, logs
 
 from rlhf_lightning.feedback.cli import main
+from rlhf_lightning.feedback.database import tables
 from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.lineage import MANIFEST, note_models
@@ -27,14 +28,15 @@ from rlhf_lightning.feedback.privacy import erasing
 from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
-from rlhf_lightning.feedback.server import people, queue
+from rlhf_lightning.feedback.server import people, standing
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Store, tables
+from rlhf_lightning.feedback.store import Store
 
 NOW = datetime(2026, 1, 31, 15, 30, 12, tzinfo=timezone.utc)
 SECRET = "zebra-4711"
 """Stands in all that the person wrote or is in."""
 
+A, B = {"text": "a"}, {"text": "b"}
 HOWS = ("remove", "anonymise")
 
 
@@ -212,6 +214,34 @@ def test_a_person_whose_words_are_in_questions(store_place: str, how: erasing.Ho
     assert_gone(store_place, [SECRET, "pat", "'q1'"])
 
 
+def test_a_question_of_another_project_that_has_the_same_id_stays(store_place: str) -> None:
+    named, derived = {"id": "q1"}, {"aspects": ("tone",)}
+
+    def item(text: str, who: str | None, **more: Any) -> Item:
+        return Item.model_validate({"asked": {"text": text, "person": who}, "candidates": [A, B], **more})
+
+    hers, same, other = item(SECRET, "pat", **named), item(SECRET, "pat", **derived), item("nobody's", None, **named)
+    judged = [
+        event(i, "bob", project=project, item=of.id, asked=of.asked, candidates=of.candidates)
+        for i, (project, of) in enumerate([("one", hers), ("two", other), ("one", same), ("two", same)])
+    ]
+    with Store(store_place) as store:
+        store.add_items([hers, same], "one")
+        store.add_items([other, same], "two")
+        store.add(judged)
+        done = erasing.erase(store, erasing.person(store, "pat"), "remove")
+        assert (done.others, sum(done.events.values())) == ({"questions": 3}, 3)
+        assert list(store.items()) == [other]
+        assert [e for e in store.events() if e.status != "erased"] == [judged[1]]
+        # What follows from its texts comes back nowhere, and an id that may name anything not in its project.
+        assert [store.add_items([same], name) for name in ("one", "two", "three")] == [0, 0, 0]
+        assert store.add_items([hers], "one") == 0
+        again = [judged[i].model_copy(update={"id": f"again{i}"}) for i in range(4)]
+        assert store.add(again) == 1
+        assert store.add_items([other], "three") == 1
+    assert_gone(store_place, [SECRET])
+
+
 def test_the_server_s_own_tables(store_place: str) -> None:
     with Store(store_place) as store:
         server = Server(store, pairs(5), Clock(), keep_names=True)
@@ -240,7 +270,7 @@ def test_the_server_s_own_tables(store_place: str) -> None:
         assert client.get("/api/me").status_code == 401
         assert other.get("me").status_code == 200
         with turn(store) as connection:
-            queue.catch_up(server.project, connection)
+            standing.catch_up(server.project, connection)
         assert other.say(other.ask()).status_code == 200
     assert_gone(store_place, [SECRET, "Ann Other", who])
 
@@ -259,7 +289,7 @@ def test_what_is_past_its_retention(store_place: str, how: erasing.How) -> None:
         assert [e for e in store.events() if e.annotator.id == "bob"] == [new, again]
         chosen = erasing.older(store, 0, NOW + timedelta(days=99))
         assert {"bob2", "bob3"} <= set(chosen.events)
-        assert set(chosen.items) == {"q1", "q2"}
+        assert set(chosen.items) == {("default", "q1"), ("default", "q2")}
         erasing.erase(store, chosen, how)
         assert [item.id for item in store.items()] == ["q3"]
     rows = dump(store_place)

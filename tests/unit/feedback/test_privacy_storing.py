@@ -16,12 +16,13 @@ from strategies import events, items
 
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.commands.review import listed, text_at
+from rlhf_lightning.feedback.database import facts, replaced
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Pairwise, Span, Spans
 from rlhf_lightning.feedback.formats.common import item_id
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.privacy.pii import find
 from rlhf_lightning.feedback.privacy.storing import MOVED, Scrubber
-from rlhf_lightning.feedback.store import Store, facts, replaced
+from rlhf_lightning.feedback.store import Store
 
 MAIL, OTHER, CARD = "ada@example.org", "bob@example.net", "4111 1111 1111 1111"
 private = st.text(st.sampled_from("ab 中.,"), max_size=8)
@@ -169,6 +170,15 @@ def test_all_that_a_store_with_a_scrubber_takes_in(store_place: str) -> None:
         bodies = [e.to_json() for e in store.events()] + [i.to_json() for i in store.items()]
     for secret in (MAIL, OTHER, CARD):
         assert not any(secret in text for text in (*bodies, *lines))
+
+
+def test_questions_of_one_id_in_two_projects_are_reviewed_each(store_place: str) -> None:
+    candidates = (Candidate(text="a"), Candidate(text="b"))
+    with Store(store_place, scrubber=Scrubber()) as store:
+        for name, text in (("one", f"ask {MAIL}"), ("two", f"or write to {OTHER} now")):
+            store.add_items([Item(id="q", asked=Asked(text=text), candidates=candidates)], name)
+        lines = list(listed(store, every=True))
+    assert [line.split('"')[1].split()[0] for line in lines] == ["ask", "or"]
 
 
 def test_the_server_s_judgement_and_its_repetition(store_place: str) -> None:

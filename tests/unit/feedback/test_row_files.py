@@ -15,11 +15,12 @@ from rlhf_lightning.data.readers import read_records
 from rlhf_lightning.data.sources import load_task_data
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.cli import main
+from rlhf_lightning.feedback.database import export_events, exports
 from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.row_files import optional_columns, write_rows
 from rlhf_lightning.feedback.rows import Rows, rows_of, split_rows
 from rlhf_lightning.feedback.rules import Rules
-from rlhf_lightning.feedback.store import Store, export_events, exports
+from rlhf_lightning.feedback.store import Store
 
 CONF = Path(rlhf_lightning.conf.__file__).parent
 CHAT = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.database import events, export_events, exports, facts, items
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Payload
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.tables import turn
-from rlhf_lightning.feedback.store import Conflict, Store, export_events, exports, items
+from rlhf_lightning.feedback.store import Conflict, Store
 
 ODD = 'tab\t, quote ", backslash \\, nul \x00, 中文, 👍, \u2028, ‮rtl'
 
@@ -88,6 +90,28 @@ def test_items_keep_their_order_and_are_stored_once(store_place: str) -> None:
             assert connection.scalar(sa.select(sa.func.count()).where(items.c.open)) == 311
 
 
+def test_a_question_stands_in_several_projects(store_place: str) -> None:
+    same = Item(kind="thumbs", asked=Asked(text="x"), candidates=(Candidate(text="y"),))
+    one, other = (same.model_copy(update={"id": "q", "asked": Asked(text=text)}) for text in ("one", "other"))
+    with Store(store_place) as store:
+        assert store.add_items([same, one], "a") == 2
+        assert store.add_items([same, other], "b") == 2
+        assert store.add_items([same, other], "a") == 0
+        assert list(store.items("a")) == [same, one]
+        assert list(store.items("b")) == [same, other]
+
+
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(store_place: str) -> None:
+    with Store(store_place) as store, store.writing() as connection:
+        connection.execute(sa.update(facts).where(facts.c.name == "schema").values(value="1"))
+        connection.execute(sa.text("drop table replaced"))
+    with pytest.raises(UserError, match=r"has schema 1, this version has 2: .*rlhf-feedback export"):
+        Store(store_place)
+    engine = sa.create_engine(store_place if "://" in store_place else f"sqlite:///{store_place}")
+    assert not sa.inspect(engine).has_table("replaced")
+    engine.dispose()
+
+
 def test_questions_added_at_once_are_numbered_in_the_order_they_are_committed(store_place: str) -> None:
     """The queue takes in what has a higher number than the newest it knows."""
     first, second = (
@@ -103,6 +127,48 @@ def test_questions_added_at_once_are_numbered_in_the_order_they_are_committed(st
         with store.engine.connect() as connection:
             numbers = dict(connection.execute(sa.select(items.c.id, items.c.seq)).tuples().all())
     assert numbers[first.id] < numbers[second.id]
+
+
+def test_who_reads_on_from_the_newest_event_misses_none(store_place: str) -> None:
+    """Also one of a transaction that began before another's, and ends after it."""
+    with Store(store_place) as store:
+        with store.writing() as connection:
+            store.add([event(1)], connection)
+            other = threading.Thread(target=store.add, args=([event(2)],))
+            other.start()
+            other.join(0.5)
+            newest, known = store.newest(), {e.id for e in store.events()}
+        other.join(20)
+        with store.engine.connect() as connection:
+            later = set(connection.scalars(sa.select(events.c.id).where(events.c.seq > newest)))
+    assert (known | later, known & later) == ({"e1", "e2"}, set())
+
+
+def test_the_numbers_of_many_writers_follow_each_other(store_place: str) -> None:
+    """A reader that goes on from the highest number it has seen, while four write, with transactions of any length."""
+    store, total = Store(store_place), 4 * 15
+
+    def write(number: int) -> None:
+        for i in range(15):
+            with store.writing() as connection:
+                store.add([event(100 * number + i)], connection)
+                time.sleep(0.002 * (i % 3))
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    newest, seen = 0, []
+    while True:
+        ended = not any(thread.is_alive() for thread in threads)
+        with store.engine.connect() as connection:
+            query = sa.select(events.c.seq, events.c.id).where(events.c.seq > newest).order_by(events.c.seq)
+            new = connection.execute(query).tuples().all()
+        seen += [name for _, name in new]
+        newest = new[-1][0] if new else newest
+        if ended:
+            break
+    store.close()
+    assert len(seen) == len(set(seen)) == total
 
 
 def test_many_writers_at_once(store_place: str) -> None:
@@ -193,5 +259,5 @@ def test_errors_hold_no_texts(tmp_path: Path) -> None:
         pytest.raises(sa.exc.SQLAlchemyError) as told,
         store.writing() as connection,
     ):
-        connection.execute(sa.insert(items).values(id="private words", seq=None))
+        connection.execute(sa.insert(items).values(project="p", id="private words", seq=None))
     assert "private words" not in str(told.value)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from rlhf_lightning.feedback.events import Event, current
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.server import people, queue
+from rlhf_lightning.feedback.server import people, standing
 from rlhf_lightning.feedback.server.app import create_app
 from rlhf_lightning.feedback.server.people import PersonRole
 from rlhf_lightning.feedback.server.project import Project
@@ -91,7 +91,7 @@ class Server:
             store.add_items(items, options.get("name", "default"))
         self.project = Project(store, now=clock, **{"gold_share": 0.0, "repeat_share": 0.0, **options})
         with turn(store) as connection:
-            queue.catch_up(self.project, connection)
+            standing.catch_up(self.project, connection)
         self.app = create_app(self.project, PAGE)
         self.app.state.site.rate.burst = self.app.state.site.entries.burst = 10**6
 
@@ -105,10 +105,14 @@ class Server:
         return token
 
     def user(self, role: PersonRole = "annotator", number: int = 0) -> User:
+        return User(self, *self.enter(self.token(role, number)))
+
+    def enter(self, token: str) -> tuple[TestClient, dict[str, Any]]:
+        """A client that is in, and what the page is told of the person."""
         client = self.client()
-        answer = client.post("/api/session", json={"token": self.token(role, number), "consent": None})
+        answer = client.post("/api/session", json={"token": token, "consent": None})
         assert answer.status_code == 200, answer.text
-        return User(self, client, answer.json())
+        return client, answer.json()
 
     def log(self) -> list[Event]:
         return list(self.store.events(self.project.name))

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from helpers.judges import Clock, Server, pairs
 
-from rlhf_lightning.feedback.store import Store, facts
+from rlhf_lightning.feedback.database import facts
+from rlhf_lightning.feedback.store import Store
 
 SALT = "33" * 32
 

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from helpers.judges import Server, pairs
 
+from rlhf_lightning.feedback.database import events
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.store import events
 
 Make = Callable[..., Server]
 

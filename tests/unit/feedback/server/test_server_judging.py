@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from helpers.judges import Clock, Server, User
 
+from rlhf_lightning.feedback.database import stamp
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.server import judging
 from rlhf_lightning.feedback.server.project import version_of
-from rlhf_lightning.feedback.store import stamp
 
 Make = Callable[..., Server]
 TEXTS = ("alpha", "beta", "gamma")

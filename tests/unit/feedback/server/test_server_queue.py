@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from helpers.judges import Clock, Server, pairs
+from helpers.judges import Clock, Server, User, pairs
 
-from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.database import events
+from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.server import queue
+from rlhf_lightning.feedback.server import people as people_of
+from rlhf_lightning.feedback.server import queue, standing
 from rlhf_lightning.feedback.server.people import Person
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, people, turn
@@ -397,7 +399,7 @@ def test_many_people_at_once_never_get_in_each_others_way(store_place: str) -> N
     stores[0].add_items(pairs(count))
     projects = [Project(store, raters=raters, gold_share=0, repeat_share=0) for store in stores]
     with turn(stores[0]) as connection:
-        queue.catch_up(projects[0], connection)
+        standing.catch_up(projects[0], connection)
     servers = [Server(store, (), Clock(), raters=raters) for store in stores]
     users = [servers[i % 2].user(number=i) for i in range(crowd)]
     failed: list[BaseException] = []
@@ -435,9 +437,11 @@ def test_many_people_at_once_never_get_in_each_others_way(store_place: str) -> N
 def _state(project: Project) -> list:
     with project.store.engine.connect() as connection:
         columns = [c for c in assignments.c if c.name != "given"]
-        rows = connection.execute(sa.select(*columns).order_by(assignments.c.item, assignments.c.person)).all()
-        line = connection.execute(sa.select(queue_table).order_by(queue_table.c.item)).all()
-    return [*map(tuple, rows), *map(tuple, line)]
+        places, line = (
+            connection.execute(sa.select(*wanted).order_by(wanted[0], wanted[1], wanted[2])).all()
+            for wanted in (columns, list(queue_table.c))
+        )
+    return [*map(tuple, places), *map(tuple, line)]
 
 
 def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
@@ -463,13 +467,13 @@ def test_the_queue_follows_from_the_log(make_server_on: Make) -> None:
             case _:
                 user.say(question, {"kind": "pairwise", "outcome": "win", "winner": chance.randint(0, 1)})
     before = _state(server.project)
-    assert {row[8] for row in before if len(row) == 11} >= {"submitted", "skipped"}  # else nothing is tested
+    assert {value for row in before for value in row} >= {"submitted", "skipped", "repeat"}  # else nothing is tested
     with turn(server.store) as connection:
-        queue.catch_up(server.project, connection)
+        standing.catch_up(server.project, connection)
     assert _state(server.project) == before
 
 
-def test_drafts_cost_a_start_nothing(make_server_on: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_cost_a_start_nothing(make_server_on: Make) -> None:
     """They are most of what a log of long corrections holds."""
     server = make_server_on(pairs(2))
     user = server.user()
@@ -478,19 +482,38 @@ def test_drafts_cost_a_start_nothing(make_server_on: Make, monkeypatch: pytest.M
         user.say(question, {**WIN, "rationale": "x" * number}, "draft")
     user.say(question)
     user.say(user.ask(), WIN, "draft")
-    read, before = [], _state(server.project)
-
-    def noting(text: str) -> Event:
-        read.append(Event.model_validate_json(text))
-        return read[-1]
-
-    monkeypatch.setattr(Event, "from_json", noting)
-    with turn(server.store) as connection:
-        queue.catch_up(server.project, connection)
-    assert [event.status for event in read] == ["submitted"]
+    before = _state(server.project)
+    with turn(server.store) as connection:  # who reads one fails
+        connection.execute(sa.update(events).where(events.c.status == "draft").values(body="no event"))
+        standing.catch_up(server.project, connection)
     assert _state(server.project) == before
-    user.server.user("owner").get("dashboard")
-    assert {event.status for event in read} == {"submitted"}
+    counts = user.server.user("owner").get("dashboard").json()["judgements"]
+    assert counts == {"submitted": 1, "skipped": 0, "draft": 1}
+
+
+def test_a_start_takes_as_many_queries_for_a_long_log_as_for_a_short_one(make_server: Make) -> None:
+    queries: list[str] = []
+
+    def of_a_start(name: str, count: int) -> list[str]:
+        found: list[str] = []
+        server = make_server(pairs(count), name=name)
+        user = server.user()
+        while user.ask()["item"] is not None:
+            user.prefer("good")
+        with turn(server.store) as connection:
+            for again in range(2):
+                if not again:
+                    connection.execute(sa.delete(assignments).where(assignments.c.project == name))
+                    connection.execute(sa.delete(queue_table).where(queue_table.c.project == name))
+                queries.clear()
+                standing.catch_up(server.project, connection)
+                written = [query for query in queries if not query.startswith("SELECT")]
+                assert bool(written) == (not again)  # what is so already is not written
+                found += queries
+        return found
+
+    sa.event.listen(make_server().store.engine, "before_cursor_execute", lambda *told: queries.append(told[2]))
+    assert of_a_start("short", 3) == of_a_start("long", 30)
 
 
 def test_a_log_that_was_imported_counts(make_server: Make, tmp_path: Path) -> None:
@@ -502,6 +525,40 @@ def test_a_log_that_was_imported_counts(make_server: Make, tmp_path: Path) -> No
         user = other.user()
         assert asked(user.prefer("good")) == "question 1"
         assert user.ask()["why"] == "done"
+
+
+def test_the_same_questions_are_judged_in_two_projects_on_their_own(make_server_on: Make) -> None:
+    one, other = (make_server_on(pairs(20), name=n, raters=2, repeat_share=0.4) for n in ("one", "other"))
+    store = one.store
+    with turn(store) as connection:  # a person of this id is in both
+        tokens = [people_of.invite(s.project, connection, "annotator", "Ann")[1] for s in (one, other)]
+    ann, again = (User(s, *s.enter(token)) for s, token in zip((one, other), tokens, strict=True))
+    assert ann.id == again.id
+    bob, judge = one.user(number=1), one.user("adjudicator")
+    for _ in range(3):
+        ann.prefer("good")
+    bob.prefer("bad")  # the first question is in dispute
+    assert again.get("me").json()["progress"]["done"] == 0
+    assert asked(again.ask()) == "question 0"
+    assert other.user("adjudicator").ask(queue="adjudicate")["why"] == "done"
+    assert asked(judge.ask(queue="adjudicate")) == "question 0"
+    while (question := again.ask())["item"] is not None:
+        again.say(question)
+    other.user(number=1).prefer("good")
+    assert any(event.repeats for event in other.current())
+    done = Counter(event.item for event in other.current() if event.repeats is None)
+    assert done.pop("q0") == 2
+    assert set(done.values()) == {1}
+    assert len(done) == 19
+    assert [e.item for e in one.current()] == [e.item for e in one.log()]
+    assert Counter(e.item for e in one.current()) == {"q0": 2, "q1": 1, "q2": 1}
+    judge.prefer("good", queue="adjudicate")
+    assert set(one.log()[-1].adjudicates) == {e.id for e in one.log()[:4] if e.item == "q0"}
+    for server in (one, other):
+        before = _state(server.project)
+        with turn(store) as connection:
+            standing.catch_up(server.project, connection)
+        assert _state(server.project) == before
 
 
 def test_people_are_of_one_project(make_server: Make) -> None:

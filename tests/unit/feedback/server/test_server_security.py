@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from helpers.judges import HERE, PAGE, Clock, Server, User, pairs
 from starlette.testclient import TestClient
 
+from rlhf_lightning.feedback.database import tables
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server.app import create_app
 from rlhf_lightning.feedback.server.security import MAX_BODY, Rate, Refused, host_allowed
 from rlhf_lightning.feedback.server.site import read_static
-from rlhf_lightning.feedback.store import tables
 
 Make = Callable[..., Server]
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -516,12 +516,12 @@ def test_the_store_and_the_log_hold_no_secret_and_no_name(
     question = owner.ask()
     owner.say(question, {**WIN, "rationale": "private words"})
 
-    from rlhf_lightning.feedback.server import queue
+    from rlhf_lightning.feedback.server import leases
 
     def fail(*_: Any) -> None:
         raise ValueError(" ".join(("private", "words")))  # the log shows the line
 
-    monkeypatch.setattr(queue, "take_back", fail)
+    monkeypatch.setattr(leases, "take_back", fail)
     refused(owner.post("undo", {"tab": "t"}), 500, "internal")
     told = caplog.text
     assert "ValueError" in told
