@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlhf_lightning.errors import Preempted, UserError
+
+T = TypeVar("T")
 
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -37,19 +39,42 @@ def join() -> None:
 
 def leave() -> None:
     """End the connection, if there is one."""
+    if (connected := _connection()) is not None:
+        connected.destroy_process_group()
+
+
+def _connection() -> Any:
+    """`torch.distributed` where processes are connected, else None; torch is not loaded for it."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    return torch.distributed
 
 
 def agreed(choose: Callable[[], str]) -> str:
     """What rank zero chooses; without a connection each process chooses for itself."""
-    torch = sys.modules.get("torch")
-    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    connected = _connection()
+    if connected is None:
         return choose()
-    told = [choose() if torch.distributed.get_rank() == 0 else ""]
-    torch.distributed.broadcast_object_list(told)
+    told = [choose() if connected.get_rank() == 0 else ""]
+    connected.broadcast_object_list(told)
     return told[0]
+
+
+def gathered(own: T) -> list[T]:
+    """What each connected process has, in their order; without a connection this one's alone."""
+    connected = _connection()
+    if connected is None:
+        return [own]
+    parts = [own] * connected.get_world_size()
+    connected.all_gather_object(parts, own)
+    return parts
+
+
+def is_first() -> bool:
+    """Whether this is rank zero of the connected processes, or is connected to none."""
+    connected = _connection()
+    return connected is None or connected.get_rank() == 0
 
 
 def wait_for_all() -> None:

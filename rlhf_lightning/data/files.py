@@ -42,9 +42,9 @@ OnBad = Callable[[UserError], None]
 """Is told of a line that can't be read; when it returns, the line is left out."""
 
 
-def did_you_mean(name: str, known: Iterable[Any]) -> str:
-    """The known name most like this one, as the end of a message; empty where none is."""
-    close = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+def did_you_mean(name: str, known: Iterable[Any], likeness: float = 0.6) -> str:
+    """The known name most like this one, as the end of a message; empty where none is (`difflib`'s ratio)."""
+    close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=likeness)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -59,6 +59,17 @@ def listed(names: Iterable[Any]) -> str:
     known = [str(name) for name in names]
     told = ", ".join(name if len(name) <= 60 else f"{name[:56]} ..." for name in known[:30])
     return told if len(known) <= 30 else f"{told} and {len(known) - 30} more"
+
+
+def count_of(n: int, things: str) -> str:
+    """A number of things, which are named in the plural.
+
+    >>> count_of(2, "gold questions"), count_of(1, "judgements of known time"), count_of(1, "people")
+    ('2 gold questions', '1 judgement of known time', '1 person')
+    """
+    if n == 1:
+        things = re.sub(r"\bpeople\b|\b(\w+)s\b", lambda found: found[1] or "person", things, count=1)
+    return f"{n} {things}"
 
 
 def flaw(record: Record) -> str | None:
@@ -142,12 +153,12 @@ def check_unnamed(source: str, names: Sequence[str] | None) -> None:
         )
 
 
-def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnBad) -> Iterator[Record]:
+def read_file(path: Path, encoding: str | None, columns: Sequence[str] | None, bad: OnBad) -> Iterator[Record]:
     """Records of one file, by its suffix.
 
     Args:
         path: it exists.
-        encoding: of a text file.
+        encoding: of a text file; None for UTF-8 where the user can choose no other one, nor name columns.
         columns: names for the columns of a file without a header.
         bad: called for each line that can't be read.
 
@@ -163,7 +174,7 @@ def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnB
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of file {suffix!r}; there are {', '.join(SUFFIXES)}, and .gz of these")
     names = None if columns is None else list(columns)
-    with _text(path, encoding) as text:
+    with open_text(path, encoding) as text:
         if suffix == ".jsonl":
             yield from _jsonl(path.name, text, bad)
         elif suffix == ".json":
@@ -171,16 +182,18 @@ def read_file(path: Path, encoding: str, columns: Sequence[str] | None, bad: OnB
         else:
             first, delimiter = next(text, ""), "," if suffix == ".csv" else "\t"
             if 3 * first.count("\0") > len(first):  # halves of letters: they would be read, as garbage
+                remedy = "write it again as UTF-8" if encoding is None else "say data.encoding=utf-16-le or utf-16-be"
                 raise UserError(
-                    f"{path.name}, line 1: many of its bytes are zero, as in UTF-16 text without a mark: "
-                    "say data.encoding=utf-16-le or utf-16-be, or take them out"
+                    f"{path.name}, line 1: many of its bytes are zero, as in UTF-16 text without a mark: {remedy}, or "
+                    "take them out"
                 )
             if names is not None:
                 _check_headerless(path.name, names, first, delimiter)
             if suffix == ".txt" and names is None and "\t" not in first:
                 names = ["text"]  # plain lines: the first is no header
             lines = itertools.chain([first], text)
-            yield from _table(path.name, lines, delimiter, names, bad)
+            unnamed = "Give each its own name." if encoding is None else "Without a header, name them by data.columns."
+            yield from _table(path.name, lines, delimiter, names, bad, unnamed)
 
 
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -195,15 +208,20 @@ def _bytes(path: Path) -> Any:
 
 
 @contextmanager
-def _text(path: Path, encoding: str) -> Iterator[TextIO]:
-    """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte."""
-    mark = _mark(encoding)
+def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
+    """The file as text, without a byte-order mark, un-zipped; decoding errors name line and byte.
+
+    Args:
+        path: it exists.
+        encoding: see `read_file`.
+    """
+    mark = _mark(encoding or "utf-8")
     try:
         with _bytes(path) as raw:
             if mark and raw.peek(len(mark))[: len(mark)] == mark:
                 raw.read(len(mark))
             # Untranslated line ends: those within a quoted field are part of it.
-            yield io.TextIOWrapper(raw, encoding=encoding, newline="")
+            yield io.TextIOWrapper(raw, encoding=encoding or "utf-8", newline="")
     except UnicodeError as error:  # also what is no UnicodeDecodeError: UTF-16 without its mark
         raise _undecodable(path, encoding, error) from error
     except _BROKEN_GZIP as error:
@@ -225,7 +243,8 @@ def _mark(encoding: str) -> bytes:
         raise UserError(f"data.encoding={encoding!r} is no encoding that Python knows") from error
 
 
-def _undecodable(path: Path, encoding: str, error: UnicodeError) -> UserError:
+def _undecodable(path: Path, chosen: str | None, error: UnicodeError) -> UserError:
+    encoding = chosen or "utf-8"
     try:
         with _bytes(path) as file:
             content = file.read()
@@ -233,8 +252,11 @@ def _undecodable(path: Path, encoding: str, error: UnicodeError) -> UserError:
         return UserError(f"{path} is no whole gzip file: {broken}")
     name = codecs.lookup(encoding).name
     if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not name.startswith(("utf-16", "utf-32")):
-        return UserError(f"{path.name} is UTF-16 text. Say so: data.encoding=utf-16.")
+        remedy = "Write it again as UTF-8." if chosen is None else "Say so: data.encoding=utf-16."
+        return UserError(f"{path.name} is UTF-16 text. {remedy}")
     remedy = f"Say the file's encoding, as in data.encoding={'utf-8' if name.startswith('utf-16') else 'latin-1'}."
+    if chosen is None:
+        remedy = "Write the file again as UTF-8."
     try:
         content.decode(encoding)
     except UnicodeDecodeError as wrong:
@@ -314,7 +336,9 @@ def _member(place: str, value: Any, field: str, kind: type) -> Any:
     return found
 
 
-def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | None, bad: OnBad) -> Iterator[Record]:
+def _table(
+    name: str, lines: Iterable[str], delimiter: str, names: list[str] | None, bad: OnBad, unnamed: str
+) -> Iterator[Record]:
     csv.field_size_limit(1 << 27)
     if delimiter == ",":
         # Strict: otherwise a quote that is never closed takes in the rest of the file without a word.
@@ -327,10 +351,7 @@ def _table(name: str, lines: Iterable[str], delimiter: str, names: list[str] | N
         if names is None:
             names = next(filter(None, rows), [])
             if len(set(names)) < len(names):
-                raise UserError(
-                    f"{name}, line {rows.line_num}: a column name occurs twice. Without a header, name them by "
-                    "data.columns."
-                )
+                raise UserError(f"{name}, line {rows.line_num}: a column name occurs twice. {unnamed}")
         while True:
             start = rows.line_num + 1
             row = next(rows, None)
@@ -406,7 +427,7 @@ def read_parallel(paths: Mapping[str, Path], encoding: str) -> Iterator[Record]:
     texts = {}
     for column, path in paths.items():
         check_exists(path)
-        with _text(path, encoding) as text:
+        with open_text(path, encoding) as text:
             content = text.read()
             if "\r" in content and "\n" not in content:
                 raise UserError(f"{path}: its lines end in a carriage return alone, as on old Macs: write it with \\n")

@@ -97,7 +97,7 @@ class _Module(L.LightningDataModule):
 
 
 class _PromptValidation(_Module):
-    """Held-out prompts, answered and measured in validation and test."""
+    """Held-out prompts, answered in validation, test and prediction."""
 
     def __init__(self, validation: Sequence[PromptRow], codec: Codec, eval_batch_size: int) -> None:
         super().__init__()
@@ -108,6 +108,10 @@ class _PromptValidation(_Module):
         return self._eval_loader(list(enumerate(self.validation)), prompt_batch, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader | list:
+        """The same as for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader | list:
         """The same as for validation."""
         return self.val_dataloader()
 

@@ -97,6 +97,15 @@ replaced = sa.Table(
 )
 """Placeholders that stand for personal data: where, of what kind, and whether a person should look; not the data."""
 
+reviewed = sa.Table(
+    "reviewed",
+    tables,
+    sa.Column("finding", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("right", sa.Boolean, nullable=False),
+)
+"""Placeholders that a person looked at, by salted names, which tell nothing once the text is erased."""
+
 erased_items = sa.Table(
     "erased_items",
     tables,

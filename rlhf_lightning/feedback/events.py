@@ -7,13 +7,24 @@ which hold. The JSON of an event is its dump without what is None: what is expor
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 
 VERSION: Literal[1] = 1
@@ -34,6 +45,24 @@ class Value(BaseModel):
     """A frozen value of which every field is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    """The object, if JSON has all its numbers: it has no nan and no infinities, and they would be stored as null."""
+    level: list[tuple[str, Any]] = [("", value)]
+    while level:
+        at, part = level.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            raise ValueError(f"{at} is {part}, which JSON does not have: write null, or leave it out")
+        if isinstance(part, dict):
+            level += [(f"{at}.{key}" if at else str(key), below) for key, below in part.items()]
+        elif isinstance(part, list | tuple):
+            level += [(f"{at}.{i}", below) for i, below in enumerate(part)]
+    return value
+
+
+Columns = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Values by name that we don't know the meaning of."""
 
 
 # --- what was shown --------------------------------------------------------------------------------------------------
@@ -63,7 +92,7 @@ class Asked(Value):
     language: str | None = None
     document: str | None = None
     person: Id | None = None
-    meta: dict[str, Any] = {}
+    meta: Columns = {}
 
     @property
     def plain(self) -> str:
@@ -86,7 +115,7 @@ class Candidate(Value):
     text: str
     hash: str = ""
     model: str | None = None
-    settings: dict[str, Any] = {}
+    settings: Columns = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -327,7 +356,7 @@ KINDS: tuple[str, ...] = ("pairwise", "ranking", "rating", "thumbs", "correction
 
 def _each(values: Sequence[object], candidates: int, name: str) -> None:
     if len(values) != candidates:
-        raise ValueError(f"{name} has {len(values)} values for {candidates} candidates")
+        raise ValueError(f"{name} has {count_of(len(values), 'values')} for {count_of(candidates, 'candidates')}")
 
 
 def _one(candidate: int, candidates: int) -> None:
@@ -396,7 +425,7 @@ class Event(Value):
                 raise ValueError(f"{name}.kind {value.kind!r} is not the event's kind {self.kind!r}")
             lacking = value.lacks(n)
             if isinstance(value, Spans):
-                _inside(value, self.candidates)
+                check_inside(value, self.candidates)
             if lacking and (self.status == "submitted" or name == "expected"):
                 raise ValueError(f"{name}.{lacking} is missing: only a draft may lack it")
         if self.status == "submitted" and self.payload is None:
@@ -435,7 +464,8 @@ class Event(Value):
             raise UserError(f"{place}: {explain(error)}") from error
 
 
-def _inside(payload: Spans, candidates: Sequence[Candidate]) -> None:
+def check_inside(payload: Spans, candidates: Sequence[Candidate]) -> None:
+    """Raise a `ValueError` where a mark goes beyond its candidate's text."""
     length = len(candidates[payload.candidate].text)
     for span in payload.spans:
         if span.end > length:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Asked, Candidate
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.text import whole_text
 from rlhf_lightning.report.runs import Run, find_runs
-
-LONE = re.compile("[\ud800-\udfff]")
-"""Half a character, as a byte-level tokenizer can give one: no database and no page can hold it."""
 
 
 def run_of(folder: str | Path) -> Run:
@@ -53,24 +51,20 @@ def items_of_run(folder: str | Path) -> list[Item]:
     both = [sample for sample in samples if old in sample.completions and new in sample.completions]
     differing = [sample for sample in both if sample.completions[old] != sample.completions[new]]
     if not differing:
-        raise UserError(f"{run.path}: {old} and {new} gave the same answer to all of {len(both)} prompts")
+        raise UserError(f"{run.path}: {old} and {new} gave the same answer to all of {count_of(len(both), 'prompts')}")
     models = {policy.name: policy.model for policy in run.results.policies}
     items = []
     for sample in differing:
         meta = {
             "run": run.path.name,
             "row": sample.id,
-            "references": [_whole(text) for text in sample.references],
+            "references": [whole_text(text) for text in sample.references],
             "equal": len(both) - len(differing),
         }
         candidates = tuple(
-            Candidate(text=_whole(sample.completions[name]), model=name, settings={"folder": models[name]})
+            Candidate(text=whole_text(sample.completions[name]), model=name, settings={"folder": models[name]})
             for name in (old, new)
         )
-        asked = Asked(text=_whole(sample.prompt), meta=meta)
+        asked = Asked(text=whole_text(sample.prompt), meta=meta)
         items.append(Item(kind="pairwise", task=run.results.task, asked=asked, candidates=candidates))
     return items
-
-
-def _whole(text: str) -> str:
-    return LONE.sub("\ufffd", text)

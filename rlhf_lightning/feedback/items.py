@@ -5,15 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from rlhf_lightning.data.files import Record, check_exists, flaw, read_file
+from rlhf_lightning.data.files import Record, check_exists, count_of, did_you_mean, flaw, read_file, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, Payload, Spans, Value, _inside, explain, holding
+from rlhf_lightning.feedback.events import (
+    Asked,
+    Candidate,
+    Event,
+    Id,
+    Payload,
+    Spans,
+    Value,
+    check_inside,
+    explain,
+    holding,
+)
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -80,8 +91,8 @@ class Item(Value):
         least, most = COUNTS[self.kind]
         n = len(self.candidates)
         if n < least or (most is not None and n > most):
-            wanted = str(least) if least == most else f"{least} to {most}"
-            raise ValueError(f"a question of kind {self.kind} takes {wanted} candidates, not {n}")
+            wanted = count_of(least, "candidates") if least == most else f"{least} to {most} candidates"
+            raise ValueError(f"a question of kind {self.kind} takes {wanted}, not {n}")
         if self.kind == "label" and len(self.labels) < 2:
             raise ValueError("a question of kind label needs at least 2 labels")
         if not self.low < self.high:
@@ -92,7 +103,7 @@ class Item(Value):
             if lacking := self.expected.lacks(n):
                 raise ValueError(f"expected.{lacking} is missing")
             if isinstance(self.expected, Spans):
-                _inside(self.expected, self.candidates)
+                check_inside(self.expected, self.candidates)
         return self
 
     @property
@@ -111,18 +122,19 @@ def read_items(path: Path) -> Iterator[Item]:
     """Questions of a file (JSONL, JSON, CSV, ... as rows of data are read).
 
     A row is an item as `Item.to_json` writes it, or a prompt with its candidates: ``prompt`` (text or chat messages)
-    and ``candidates`` (texts, or ``{text, model, settings}``), or two columns ``a`` and ``b`` (also ``chosen`` and
-    ``rejected``) for a pair, or ``completion`` for a single one. ``kind`` says what is asked: without it two candidates
-    are compared, more are ranked, one is given a thumb. The fields of `Item` and ``context``, ``language``,
-    ``document``, ``person`` and ``models`` (the candidates' models in their order) are taken as they are; all other
-    columns travel along as ``meta``.
+    and ``candidates`` (texts, or ``{text, model, settings}``), or columns ``a``, ``b``, ... up to ``i`` (with
+    ``model_a``, ...), as a table needs them, or ``chosen`` and ``rejected`` for a pair, or ``completion`` for a single
+    one. ``kind`` says what is asked: without it two candidates are compared, more are ranked, one is given a thumb. The
+    fields of `Item` and ``context``, ``language``, ``document``, ``person`` and ``models`` (the candidates' models in
+    their order) are taken as they are; all other columns travel along as ``meta``, but for one whose name is almost a
+    field's: it is refused.
 
     Raises:
         UserError: naming file, line and field.
     """
     check_exists(path)
     found = False
-    for record in read_file(path, "utf-8", None, _refuse):
+    for record in read_file(path, None, None, _refuse):
         found = True
         yield item_of(record)
     if not found:
@@ -134,6 +146,12 @@ def _refuse(error: UserError) -> None:
 
 
 ASKED = ("context", "language", "document", "person")
+NAMES = "abcdefghi"
+PLAIN = (*ASKED, "prompt", "candidates", "models", "chosen", "rejected", "completion", "meta")
+"""Fields of a plain row beside those of `Item`."""
+
+MISSPELT = 0.8
+"""Likeness from which a column's name is taken for a field's: `promt` and `candidate` are, `topic` and `score` not."""
 
 
 def item_of(record: Record) -> Item:
@@ -147,6 +165,7 @@ def item_of(record: Record) -> Item:
     values = {name: value for name, value in record.values.items() if value is not None and value != ""}
     plain = "asked" not in values
     if plain:
+        _check_spelling(record.place, values)
         if "prompt" not in values:
             raise UserError(
                 f"{record.place}: there is no column 'prompt'; the columns are {', '.join(map(str, record.values))}"
@@ -159,25 +178,40 @@ def item_of(record: Record) -> Item:
         raise UserError(f"{record.place}: {told.replace('asked.text', 'prompt') if plain else told}") from error
 
 
+def _check_spelling(place: str, values: dict[str, Any]) -> None:
+    """Refuse a column that seems to be a field with a slip in its name: it would be passed over in silence."""
+    labelled = values.get("kind") in ("label", "spans")  # else a `label` is a column of the task's
+    known = {*PLAIN, *Item.model_fields} - {"asked", *([] if labelled else ["labels"])}
+    lacking = [name for name in known - values.keys() if len(name) > 3]
+    for name in values.keys() - known:
+        if like := did_you_mean(str(name).strip().lower(), lacking, MISSPELT):
+            raise UserError(
+                f"{place}: there is no field {shown(name)}{like}; a column of your own that is called so goes into an "
+                "object 'meta', or needs another name"
+            )
+
+
 def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
     used = {"prompt", "models"}
     if "candidates" in values:
         candidates = values["candidates"]
         if not isinstance(candidates, list):
-            raise UserError(f"{place}: the field 'candidates' must be a list of texts, not {candidates!r:.60}")
-    else:
-        names = next(
-            (n for n in (("a", "b"), ("chosen", "rejected"), ("completion",)) if all(k in values for k in n)), None
-        )
-        if names is None:
             raise UserError(
-                f"{place}: there are no candidates: give a column 'candidates', 'a' and 'b', or 'completion'"
+                f"{place}: the field 'candidates' must be a list of texts, not {shown(candidates)}; in a table, which "
+                "holds no lists, give a column to each: 'a', 'b', 'c', ..."
             )
+    else:
+        names = _names_of_candidates(place, values)
         used |= set(names)
         candidates = [values[name] for name in names]
+        if names[0] == "a" and any(f"model_{name}" in values for name in names):
+            used |= {f"model_{name}" for name in names}
+            values = {**values, "models": [values.get(f"model_{name}") for name in names]}
     models = values.get("models")
     if models is not None and (not isinstance(models, list) or len(models) != len(candidates)):
-        raise UserError(f"{place}: the field 'models' must name the model of each of the {len(candidates)} candidates")
+        raise UserError(
+            f"{place}: the field 'models' must name the model of each of the {count_of(len(candidates), 'candidates')}"
+        )
     written = [{"text": c} if isinstance(c, str) else c for c in candidates]
     if models is not None:
         written = [{**c, "model": m} if isinstance(c, dict) else c for c, m in zip(written, models, strict=True)]
@@ -187,6 +221,20 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
     asked["meta"] = {**meta, **values["meta"]} if isinstance(values.get("meta"), dict) else meta
     kind = values.get("kind") or {1: "thumbs", 2: "pairwise"}.get(len(written), "ranking")
     return {**{k: v for k, v in values.items() if k in fields}, "kind": kind, "asked": asked, "candidates": written}
+
+
+def _names_of_candidates(place: str, values: dict[str, Any]) -> Sequence[str]:
+    lettered = [name for name in NAMES if name in values]
+    if len(lettered) > 1:
+        if gap := next((name for name, wanted in zip(lettered, NAMES, strict=False) if name != wanted), None):
+            raise UserError(
+                f"{place}: there is a candidate {gap!r}, and none before it: {NAMES[: NAMES.index(gap)][-1]!r}"
+            )
+        return lettered
+    for names in (("chosen", "rejected"), ("completion",)):
+        if all(name in values for name in names):
+            return names
+    raise UserError(f"{place}: there are no candidates: give a column 'candidates', 'a' and 'b', or 'completion'")
 
 
 def unanswered(items: Iterable[Item], events: Iterable[Event], raters: int) -> list[Item]:

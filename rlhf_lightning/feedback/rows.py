@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.data.rows import PreferenceRow, SFTRow, UnpairedRow
 from rlhf_lightning.data.split import split_by_group
 from rlhf_lightning.errors import UserError
@@ -233,7 +234,8 @@ def split_rows(rows: Rows, share: float, by: By = "prompt", seed: int = 0) -> tu
         rest, held = split_by_group(list(enumerate(everything)), lambda numbered: group[numbered[0]], share, seed)
     except UserError as error:
         raise UserError(
-            f"no rows can be held out by {by}: the {len(everything)} rows are of {len(set(group))} group(s)"
+            f"no rows can be held out by {by} from {count_of(len(everything), 'rows')} of "
+            f"{count_of(len(set(group)), 'groups')}"
         ) from error
     sides = []
     for side in (rest, held):

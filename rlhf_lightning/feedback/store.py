@@ -219,6 +219,28 @@ class Store:
         with self.engine.connect() as connection:
             return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(events.c.seq), 0))) or 0
 
+    def answered(self, project: str, people: int) -> set[str]:
+        """The questions of a project that so many people, or more, have answered; the others are `items.unanswered`.
+
+        The database counts them, which is cheap enough to be asked again and again: no event is read.
+        """
+        later = (
+            sa.select(events.c.supersedes, events.c.annotator)
+            .where(events.c.supersedes.is_not(None), events.c.status != "draft")
+            .subquery()
+        )
+        gone = sa.and_(later.c.supersedes == events.c.id, later.c.annotator == events.c.annotator)
+        query = (
+            sa.select(events.c.item)
+            .select_from(events.outerjoin(later, gone))
+            .where(events.c.project == project, events.c.status.in_(["submitted", "skipped"]))
+            .where(later.c.supersedes.is_(None))
+            .group_by(events.c.item)
+            .having(sa.func.count(events.c.annotator.distinct()) >= people)
+        )
+        with self.engine.connect() as connection:
+            return set(connection.scalars(query))
+
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def add_items(self, new: Iterable[Item], project: str = "default", connection: Connection | None = None) -> int:

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
+from pydantic import ValidationError
 
 from rlhf_lightning.callbacks import Progress
 from rlhf_lightning.callbacks.samples import of_all_ranks
+from rlhf_lightning.data.files import shown
 from rlhf_lightning.data.modules import PromptDataModule
 from rlhf_lightning.data.rows import Prompt, PromptRow, Text
-from rlhf_lightning.feedback.events import Asked, Candidate, Message
+from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.events import Asked, Candidate, Message, explain
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.text import whole_text
 from rlhf_lightning.hydra_support import instantiate
@@ -51,8 +54,8 @@ def draw_answers(
     repeated = [row for row in rows for _ in range(each)]
     callbacks: list[L.Callback] = [Progress()] if cfg["trainer"]["enable_progress_bar"] else []
     trainer = instantiate({**cfg["trainer"], "default_root_dir": folder}, callbacks=callbacks, logger=False)
-    loader = PromptDataModule([], repeated, policy.codec, 0, cfg["evaluate"]["batch_size"]).val_dataloader()
-    batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling, engine=engine)), loader)
+    data = PromptDataModule([], repeated, policy.codec, 0, cfg["evaluate"]["batch_size"])
+    batches = trainer.predict(EvaluateModule(policy, Evaluator(sampling=sampling, engine=engine)), datamodule=data)
     samples = of_all_ranks([sample for batch in batches or [] for sample in batch], trainer)
     texts = {sample.id: sample.completion for sample in samples}
     return [[texts[i * each + k] for k in range(each)] for i in range(len(rows))]
@@ -77,12 +80,18 @@ def question(
         settings: how they were drawn.
         task: its name.
         more: further fields of `Item`.
+
+    Raises:
+        UserError: if a column of the row holds what no question can.
     """
     candidates = [
         Candidate(text=whole_text(text), model=model, settings=settings)
         for text, model in zip(texts, models, strict=True)
     ]
-    asked = Asked(text=_asked(row.prompt.text), meta={**row.meta, REFERENCES: row.references})
+    try:
+        asked = Asked(text=_asked(row.prompt.text), meta={**row.meta, REFERENCES: row.references})
+    except ValidationError as error:
+        raise UserError(f"the row of the prompt {shown(row.prompt.text)} is no question: {explain(error)}") from error
     kind: Literal["pairwise", "ranking"] = "pairwise" if len(candidates) == 2 else "ranking"
     told = json.dumps([project, asked.plain, settings, [[c.model, c.text] for c in candidates]], default=str)
     name = hashlib.sha256(told.encode()).hexdigest()[:20]

@@ -136,17 +136,19 @@ def ask_people(
     Raises:
         UserError: if the page could not be served.
     """
-    command = [sys.executable, "-m", "rlhf_lightning.feedback.cli", "serve"]
+    command = [sys.executable, "-m", "rlhf_lightning.loop.page", "serve"]
     command += ["--project", project, "--raters", str(raters), "--annotators", str(people), "--port", str(port)]
     command += ["--keep-raw"] if store.scrubber is None else []
     # Not among the arguments, which all users of the machine can see: the store's address may hold a password.
-    server = subprocess.Popen(command, env={**os.environ, "RLHF_FEEDBACK_STORE": store.place})
+    environment = {**os.environ, "RLHF_FEEDBACK_STORE": store.place}
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # the page ends when nobody holds it
     try:
         total, told, read, left = len(items), -1, -1, list(items)
         while left:
             check()
             if read != (read := store.newest()):
-                left = unanswered(items, store.events(), raters)
+                answered = store.answered(project, raters)
+                left = [item for item in items if item.id not in answered]
             if server.poll() is not None:
                 raise UserError("the page for judgements ended: see what it said above, and go on with resume=true")
             if told != (done := total - len(left)) and done % max(1, total // 10) == 0:

@@ -13,10 +13,9 @@ from torch import Tensor
 from rlhf_lightning.algorithms.ensemble import bootstrap_heads
 from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.data.split import split_by_group
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.items import Item
-from rlhf_lightning.feedback.selection import choose
+from rlhf_lightning.feedback.selection import Strategy, choose
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.candidates import different, draw_answers, prompt_of, prompts_of_round, question
 from rlhf_lightning.loop.options import Loop
@@ -25,6 +24,9 @@ from rlhf_lightning.pipeline.run import limits_of
 
 VERDICT = "verdict"
 """Strategy of the questions that compare two policies; what is said to them is never learnt from."""
+
+RANDOM: Strategy = "random"
+"""Strategy of the questions that are a fair sample of all that could be asked; see `feedback.selection.choose`."""
 
 POOL = 4
 """Times as many prompts are answered as people are asked about, where the questions are chosen."""
@@ -39,31 +41,6 @@ HEADS = 8
 def round_name(number: int) -> str:
     """What the policy after a round is called; 0 is the one that the loop starts with."""
     return f"round {number}" if number else "start"
-
-
-def held_prompts(asked: Sequence[Sequence[Item]], share: float, seed: int) -> set[str]:
-    """The prompts on which reward models are measured, chosen from the new ones of each round.
-
-    A prompt that is held out stays so in all later rounds, and one that was learnt from is never held out later: each
-    reward model goes on from the one before, and would be measured on what that has learnt.
-
-    Args:
-        asked: the questions of each round so far; verdicts don't count.
-        share: of a round's new prompts; at least one where there are two and more.
-        seed: of the choice.
-
-    Returns:
-        ``str`` of their texts, or of the turns of a chat.
-    """
-    seen: set[str] = set()
-    held: set[str] = set()
-    for number, items in enumerate(asked, 1):
-        names = [str(prompt_of(item.asked).text) for item in items if item.strategy != VERDICT]
-        new = [name for name in dict.fromkeys(names) if name not in seen]
-        seen.update(new)
-        if len(new) > 1:
-            held.update(split_by_group(new, str, share, seed + number)[1])
-    return held
 
 
 @dataclass(frozen=True)
@@ -100,7 +77,7 @@ class Questions:
     def about_answers(self, number: int) -> list[Item]:
         """A round's questions about several answers of the last policy to one prompt."""
         loop, seed = self.loop, self.cfg["seed"]
-        pool = 1 if loop.ask == "random" or number == 1 else POOL
+        pool = 1 if loop.ask == RANDOM or number == 1 else POOL
         before = 0 if number == 1 else loop.prompts + (number - 2) * pool * loop.prompts
         places = prompts_of_round(len(self.data.prompts), pool * loop.prompts, before, seed)
         rows = [self.data.prompts[i] for i in places]
@@ -114,7 +91,7 @@ class Questions:
         if short := len(rows) - len(items):
             self.tell(f"round {number}: {short} of {len(rows)} prompts got the same answer each time and are not asked")
         gaps = self._gaps(number - 1, items) if pool > 1 and items else None
-        strategy = "random" if gaps is None else loop.ask
+        strategy = RANDOM if gaps is None else loop.ask
         picked = choose(len(items), loop.prompts, strategy, gaps, seed + number, loop.random_share)
         return [
             items[c.place].model_copy(update={"strategy": c.strategy, "probability": c.probability}) for c in picked

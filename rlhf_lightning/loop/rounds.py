@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rlhf_lightning.callbacks import StopRequest
-from rlhf_lightning.data.rows import PreferenceRow, UnpairedRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.privacy.storing import Scrubber
-from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.hydra_support import instantiate
 from rlhf_lightning.loop.figures import Figures, foretold, gains, said_of, wins_of
+from rlhf_lightning.loop.judgements import JUDGEMENTS, QUESTIONS, Judgements, read_items
 from rlhf_lightning.loop.judging import answer, project_of
 from rlhf_lightning.loop.options import Loop, is_learned_here
-from rlhf_lightning.loop.questions import VERDICT, Questions, held_prompts, round_name
+from rlhf_lightning.loop.questions import Questions, round_name
 from rlhf_lightning.models import ModelSpec
 from rlhf_lightning.pipeline import run_pipeline
 from rlhf_lightning.pipeline.run import is_rank_zero, say
@@ -33,12 +32,6 @@ from rlhf_lightning.processes import agreed, first_alone, wait_for_all
 from rlhf_lightning.report import PolicyResult, RunResults, read_samples, write_samples
 from rlhf_lightning.report.results import Sample, write_atomic
 from rlhf_lightning.state import FILE, State, clear
-
-QUESTIONS, JUDGEMENTS = "questions.jsonl", "judgements.jsonl"
-HELD_OUT = 0.1
-"""Share of the prompts asked about on which reward models are measured and do not learn."""
-
-Row = TypeVar("Row", PreferenceRow, UnpairedRow)
 
 
 @dataclass
@@ -92,19 +85,18 @@ class Rounds:
             return own + compared
 
         self._judged(folder.name, number - 1, asked)
-        events = read_events(folder / JUDGEMENTS)
-        data = self._rows(number, events)
-        known = self._foretold(number, folder, events)
+        data = self.judgements.rows(number)
+        known = self._foretold(number)
         options: dict[str, Any] = {"stages": ["reward", "ppo"], "policy": self._policy(number - 1)}
         if number > 1:
             options["reward"] = {**self.cfg["reward"], "model": self._warm(number - 1)}
-        self._note_models(number, folder, events)
+        self._note_models(number, folder)
         self._train(number, folder, options, data)
         self._note(
             number,
             {
                 **known,
-                "judgements": len(events),
+                "judgements": len(self.judgements.events(folder.name)),
                 "pairs": len(data.preferences),
                 "held_out": len(data.preferences_test),
             },
@@ -152,9 +144,14 @@ class Rounds:
             project_of(self.dir),
             self._spec,
             self._reward_folder,
-            self._pairs,
+            self.judgements.pairs,
             self.tell,
         )
+
+    @cached_property
+    def judgements(self) -> Judgements:
+        """What was asked and said so far."""
+        return Judgements(self.dir, self.data, self.cfg["seed"], self.tell)
 
     def _judged(self, name: str, last: int, asked: Callable[[], list[Item]]) -> None:
         """Ask people, and write down all that holds when they have answered; then the last round's wins are known."""
@@ -183,11 +180,12 @@ class Rounds:
                 self.stop.check()
                 goes_on()
 
-            items = read_items(folder / QUESTIONS)
+            items = self.judgements.questions(name)
             with self._store() as store:
                 project, file = project_of(self.dir), folder / QUESTIONS
                 answer(store, project, items, self.loop, self.cfg, file, say, check)
-                asked = {item.id for path in self.dir.glob(f"*/{QUESTIONS}") for item in read_items(path)}
+                parts = [path.parent.name for path in self.dir.glob(f"*/{QUESTIONS}")]
+                asked = {item.id for part in parts for item in self.judgements.questions(part)}
                 said = [event for event in current(store.events()) if event.item in asked]
                 # Noted first: what the store does not know of is not told of when a person is erased.
                 store.note_export(f"{project}/{name}", "log", str(folder / JUDGEMENTS), [e.id for e in said])
@@ -197,56 +195,18 @@ class Rounds:
         self.step(f"{name} asked", ask)
         self.step(f"{name} judged", lambda: first_alone(judge, is_rank_zero()))
         if last:
-            events = [e for e in read_events(folder / JUDGEMENTS) if e.shown.strategy == VERDICT]
-            self._note(last, wins_of(round_name(last), round_name(last - 1), events))
+            self._note(last, wins_of(round_name(last), round_name(last - 1), self.judgements.events(name)))
 
     def _store(self) -> Store:
         """The store; questions and judgements come into it without personal data, unless it is to be kept."""
         scrubber = None if self.loop.keep_raw else Scrubber()
         return Store(self.loop.store or self.dir / "feedback.db", scrubber=scrubber)
 
-    def _rows(self, number: int, events: Sequence[Event]) -> TaskData:
-        """The run's rows, with the preferences of all judgements so far, but verdicts, beside the data's own.
-
-        Held out are judgements of this loop alone: the reward model is to know the answers of the policy as it is now.
-        """
-        made = rows_of([event for event in events if event.shown.strategy != VERDICT])
-        if not made.preferences:
-            raise UserError("people's judgements give no preference: all are ties, or say the same of each answer")
-        rounds = [self.dir / f"round_{n}" / QUESTIONS for n in range(1, number + 1)]
-        kept_out = held_prompts([read_items(path) for path in rounds], HELD_OUT, self.cfg["seed"])
-        pairs, unpaired = self._as_asked(made.preferences), self._as_asked(made.unpaired)
-        rest, held = split(pairs, kept_out)
-        if not rest:
-            self.tell(f"round {number}: all preferences are of held-out prompts, so none is held out")
-            rest, held = held, []
-        learnt, unseen = split(unpaired, kept_out) if held else (unpaired, [])
-        return replace(
-            self.data,
-            preferences=[*self.data.preferences, *rest],
-            preferences_test=held,
-            unpaired=[*self.data.unpaired, *learnt],
-            unpaired_test=unseen,
-            notes=[],
-        )
-
-    def _as_asked(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows with the data's own prompts, which know what of them may be cut; a question holds their text alone."""
-        own = {str(row.prompt.text): row.prompt for row in self.data.prompts}
-        return [replace(row, prompt=own.get(str(row.prompt.text), row.prompt)) for row in rows]
-
-    def _pairs(self, number: int) -> list[PreferenceRow]:
-        """The comparisons of all judgements up to a round's, those held out in it too."""
-        data = self._rows(number, read_events(self._folder(number) / JUDGEMENTS))
-        return [*data.preferences, *data.preferences_test]
-
-    def _foretold(self, number: int, folder: Path, events: Sequence[Event]) -> Figures:
+    def _foretold(self, number: int) -> Figures:
         """How many of a round's judgements, of those asked at random, the reward model of the last round foretold."""
-        items = read_items(folder / QUESTIONS)
-        figures: Figures = {"questions": len(items)}
+        figures: Figures = {"questions": len(self.judgements.questions(self._folder(number).name))}
         if number > 1:
-            asked = {item.id for item in items if item.strategy == "random"}
-            new = self._as_asked(rows_of([event for event in events if event.item in asked]).preferences)
+            new = self.judgements.asked_at_random(number)
             figures |= {"foretold": foretold(self.questions.reward_model(number - 1), new), "new_pairs": len(new)}
         return figures
 
@@ -263,6 +223,7 @@ class Rounds:
             more = {"loop": None, "resume": resume, "max_time": self.stop.left(), "samples": 0}
             with _no_trial():
                 run_pipeline({**self.cfg, **options, **more}, folder, None, [f"round={number}"], data)
+            wait_for_all()  # the first process alone has written what came of it
             self.results.seconds[name] = round(time.perf_counter() - began, 1)
             self._take(name, folder)
             if number:
@@ -270,10 +231,10 @@ class Rounds:
 
         self.step(f"{name} trained", work)
 
-    def _note_models(self, number: int, folder: Path, events: Sequence[Event]) -> None:
+    def _note_models(self, number: int, folder: Path) -> None:
         """Let the store know what models learn from, so that `rlhf-feedback erase` can name them."""
         if is_rank_zero():
-            used = [event.id for event in events if event.shown.strategy != VERDICT]
+            used = [event.id for event in self.judgements.learnable(number)]
             with self._store() as store:
                 store.note_export(f"{project_of(self.dir)}/models_{number}", "model", str(folder), used)
 
@@ -364,14 +325,6 @@ class Rounds:
         self.settle()
 
 
-def split(rows: Sequence[Row], held: Collection[str]) -> tuple[list[Row], list[Row]]:
-    """The rows of other prompts than these, and the rows of these."""
-    sides: tuple[list[Row], list[Row]] = ([], [])
-    for row in rows:
-        sides[str(row.prompt.text) in held].append(row)
-    return sides
-
-
 def clear_rounds(folder: Path) -> None:
     """Remove what an earlier loop in this folder left to be gone on with; what people said stays in its store."""
     clear(folder)
@@ -380,17 +333,6 @@ def clear_rounds(folder: Path) -> None:
             clear(path)
             for name in (QUESTIONS, JUDGEMENTS):
                 (path / name).unlink(missing_ok=True)
-
-
-def read_events(path: Path) -> list[Event]:
-    """The events of a round's file."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [Event.from_json(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line]
-
-
-def read_items(path: Path) -> list[Item]:
-    """The questions of a round's file."""
-    return [Item.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 @contextmanager

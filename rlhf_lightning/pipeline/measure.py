@@ -109,7 +109,7 @@ def answer(run: Run, name: str, model: str, reference: Any = None) -> None:
     data = PromptDataModule([], run.data.test, policy.codec, 0, run.cfg["evaluate"]["batch_size"])
     say(f"measuring {name}")
     try:
-        trainer.test(EvaluateModule(policy, evaluator), data.test_dataloader(), verbose=False)
+        trainer.test(EvaluateModule(policy, evaluator), datamodule=data, verbose=False)
     except SystemExit:
         raise Interrupted from None
     if trainer.interrupted:

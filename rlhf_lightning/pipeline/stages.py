@@ -301,10 +301,10 @@ def predict(run: Run) -> None:
     cfg = run.cfg["predict"]
     policy = policy_of(run)
     trainer = make_trainer(run, "predict", {}, [], logger=False)
-    loader = PromptDataModule([], run.asked, policy.codec, 0, cfg["batch_size"])
+    data = PromptDataModule([], run.asked, policy.codec, 0, cfg["batch_size"])
     try:
         evaluator = Evaluator(sampling=sampling(run), engine=run.engine)
-        batches = trainer.predict(EvaluateModule(policy, evaluator), loader.val_dataloader())
+        batches = trainer.predict(EvaluateModule(policy, evaluator), datamodule=data)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise Interrupted from None
     samples = of_all_ranks([s for batch in batches or [] for s in batch], trainer)

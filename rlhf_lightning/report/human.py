@@ -9,9 +9,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.report.json_fields import Fields, kind_of, parse_json, read_text
 from rlhf_lightning.report.page import html_text
-from rlhf_lightning.report.results import _Fields, _kind, _parse_json, _read_text, write_atomic
+from rlhf_lightning.report.results import write_atomic
 from rlhf_lightning.report.summary import clean, stage_title
 
 FILE = "human.json"
@@ -84,31 +86,24 @@ def read_human(run_dir: str | Path) -> Human | None:
     path = Path(run_dir) / FILE
     if not path.is_file():
         return None
-    content = _parse_json(_read_text(path), str(path))
+    content = parse_json(read_text(path), str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object with what people said, not {_kind(content)}")
+        raise UserError(f"{path}: expected an object with what people said, not {kind_of(content)}")
     if content.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema is {content.get('schema')!r}, this version reads {SCHEMA}")
-    fields = _Fields(content, str(path))
+    fields = Fields(content, str(path))
     number = (int, float)
     preferred = [
         Preferred(
             one.text("policy"),
             one.text("other"),
             *(one.optional(name, number) for name in ("rate", "low", "high")),
-            *(_count(one, name) for name in ("won", "tied", "lost", "prompts", "people")),
+            *(one.count(name) for name in ("won", "tied", "lost", "prompts", "people")),
         )
         for one in fields.objects("preferred")
     ]
     alpha, low, high = (fields.optional(name, number) for name in ("alpha", "alpha_low", "alpha_high"))
     return Human(preferred, alpha, low, high, bool(content.get("simulated")))
-
-
-def _count(fields: _Fields, name: str) -> int:
-    value = fields.optional(name, int)
-    if value is None:
-        raise fields._wrong(name, "a whole number")
-    return value
 
 
 def coefficient(value: float) -> str:
@@ -135,9 +130,13 @@ def _said(one: Preferred) -> str:
     policy, other = stage_title(clean(one.policy)), stage_title(clean(one.other))
     if one.rate is None or one.low is None or one.high is None:
         ties = f", {one.tied} tied" if one.tied else ""
-        return f"{policy} preferred to {other} in {one.won} of {one.comparisons} comparisons{ties}: too few for a rate"
+        return f"{policy} preferred to {other} in {one.won} of {_comparisons(one)}{ties}: too few for a rate"
     rate = f"{100 * one.rate:.0f} % ({100 * one.low:.0f} to {100 * one.high:.0f})"
-    return f"{policy} preferred to {other} in {rate} of {one.comparisons} comparisons"
+    return f"{policy} preferred to {other} in {rate} of {_comparisons(one)}"
+
+
+def _comparisons(one: Preferred) -> str:
+    return count_of(one.comparisons, "comparisons")
 
 
 def _alpha(human: Human) -> str:
@@ -152,12 +151,12 @@ def human_section(human: Human | None) -> str:
     for one in human.preferred:
         names = f"{stage_title(one.policy)} over {stage_title(one.other)}"
         if one.rate is None or one.low is None or one.high is None:
-            rate = f"<td>-<small>{one.comparisons} comparisons of {one.prompts} prompts: too few</small></td>"
+            rate = f"<td>-<small>{_comparisons(one)} of {count_of(one.prompts, 'prompts')}: too few</small></td>"
         else:
             ends = f"{100 * one.low:.0f} to {100 * one.high:.0f} %"
             rate = f"<td>{100 * one.rate:.0f} %<small>{ends}</small></td>"
         counts = "".join(f"<td>{count}</td>" for count in (one.won, one.tied, one.lost))
-        asked = f"<small>{one.prompts} prompts, {one.people} {'person' if one.people == 1 else 'people'}</small>"
+        asked = f"<small>{count_of(one.prompts, 'prompts')}, {count_of(one.people, 'people')}</small>"
         rows.append(f'<tr><th scope="row">{html_text(names)}{asked}</th>{rate}{counts}</tr>')
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("", "preferred", "won", "tied", "lost"))
     agreement = ""

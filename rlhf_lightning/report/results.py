@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.report.json_fields import Fields, kind_of, parse_json, read_text
 
 SCHEMA = 1
 STATUSES = ("running", "interrupted", "failed", "pruned", "finished")
@@ -106,7 +107,7 @@ class RunResults:
             UserError: no such file, no JSON, or a field that is missing or of another type. It names file and field.
         """
         path = Path(path)
-        return cls.from_dict(_parse_json(_read_text(path), str(path)), path)
+        return cls.from_dict(parse_json(read_text(path), str(path)), path)
 
     @classmethod
     def from_dict(cls, content: Any, path: str | Path) -> RunResults:
@@ -116,13 +117,13 @@ class RunResults:
             UserError: as `read`.
         """
         if not isinstance(content, dict):
-            raise UserError(f"{path}: expected an object with the results of a run, not {_kind(content)}")
+            raise UserError(f"{path}: expected an object with the results of a run, not {kind_of(content)}")
         if content.get("schema") != SCHEMA:
             raise UserError(
                 f"{path}: schema is {content.get('schema')!r}, this version reads {SCHEMA}. "
                 "Was it written by rlhf-train, or by another version of it?"
             )
-        fields = _Fields(content, str(path))
+        fields = Fields(content, str(path))
         results = cls(
             task=fields.text("task"),
             seed=fields.optional("seed", int),
@@ -153,7 +154,7 @@ class RunResults:
         return results
 
 
-def _stage_time(fields: _Fields) -> StageTime:
+def _stage_time(fields: Fields) -> StageTime:
     return StageTime(
         fields.text("words"),
         fields.numbers("seconds"),
@@ -193,14 +194,14 @@ def read_samples(path: str | Path) -> list[Sample]:
         return []
     samples = []
     # Not splitlines(): it would also split at U+2028 and its like, which JSON leaves unescaped inside a string.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
-        content = _parse_json(line, place)
+        content = parse_json(line, place)
         if not isinstance(content, dict):
-            raise UserError(f"{place}: expected an object, not {_kind(content)}")
-        row = _Fields(content, place)
+            raise UserError(f"{place}: expected an object, not {kind_of(content)}")
+        row = Fields(content, place)
         completions = row.inside("completions")
         scores, measures = row.inside("scores"), row.inside("measures")
         samples.append(
@@ -228,22 +229,6 @@ def write_atomic(path: str | Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _parse_json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{place}: no valid JSON ({error})") from None
-
-
 def _finite_or_null(value: Any) -> Any:
     """The value with null for nan and the infinities, which JSON does not have."""
     if isinstance(value, dict):
@@ -251,61 +236,3 @@ def _finite_or_null(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-@dataclass
-class _Fields:
-    """Typed access to a JSON object, with errors that name the place."""
-
-    content: dict[str, Any]
-    place: str
-
-    def _wrong(self, name: str, expected: str) -> UserError:
-        found = _kind(self.content[name]) if name in self.content else "nothing"
-        return UserError(f"{self.place}: {name}: expected {expected}, found {found}")
-
-    def text(self, name: str) -> str:
-        value = self.content.get(name)
-        if not isinstance(value, str):
-            raise self._wrong(name, "a string")
-        return value
-
-    def optional(self, name: str, kind: type | tuple[type, ...]) -> Any:
-        value = self.content.get(name)
-        if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
-            return value
-        kinds = {int: "a whole number", float: "a number", str: "a string", dict: "an object"}
-        raise self._wrong(name, "a number" if isinstance(kind, tuple) else kinds[kind])
-
-    def texts(self, name: str) -> list[str]:
-        value = self.content.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._wrong(name, "a list of strings")
-        return value
-
-    def objects(self, name: str) -> list[_Fields]:
-        value = self.content.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self._wrong(name, "a list of objects")
-        return [_Fields(item, f"{self.place}: {name}[{i}]") for i, item in enumerate(value)]
-
-    def inside(self, name: str) -> _Fields:
-        return _Fields(self.optional(name, dict) or {}, f"{self.place}: {name}")
-
-    def parts(self, name: str) -> dict[str, _Fields]:
-        fields = self.inside(name)
-        return {key: fields.inside(key) for key in fields.content}
-
-    def numbers(self, name: str) -> dict[str, float]:
-        fields = self.inside(name)
-        numbers = {}
-        for key, value in fields.content.items():
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise fields._wrong(key, "a number or null")
-            numbers[key] = math.nan if value is None else float(value)
-        return numbers

@@ -20,9 +20,13 @@ COLUMNS = {
     "pairs": ("pairs", "that the reward model learnt from, of all judgements so far"),
     "foretold": (
         "foretold",
-        "share of this round's randomly asked comparisons that the last round's reward model got right",
+        "share of this round's n randomly asked comparisons that the last round's reward model got right",
     ),
-    "accuracy": ("accuracy", "of this round's reward model on held-out pairs"),
+    "accuracy": (
+        "accuracy",
+        "of this round's reward model on n held-out comparisons, of this round and those before it; like foretold of "
+        "such as were asked at random, as chosen ones are no fair sample",
+    ),
     "learned": ("reward gained", "by PPO in this round, as this round's reward model has it"),
     "objective": ("objective gained", "by PPO in this round"),
     "kl": ("kl", "nats from the policy of the round before"),
@@ -32,9 +36,11 @@ COLUMNS = {
     ),
 }
 """Figures of a round: a column's title, and what it says. ``win_low``, ``win_high`` and ``compared`` belong to the
-last; ``judgements`` counts all so far."""
+last, ``new_pairs`` and ``held_out`` are the counts of ``foretold`` and ``accuracy``; ``judgements`` counts all."""
 
-SHARES = ("foretold", "accuracy", "win_rate")
+SHARES = {"foretold": "new_pairs", "accuracy": "held_out"}
+"""Shares, and of how many."""
+
 COUNTS = ("questions", "pairs")
 
 
@@ -48,7 +54,8 @@ def cell(figures: Figures, name: str) -> str:
     if name == "win_rate":
         return f"{value:.0%} ({figures['win_low']:.0%} to {figures['win_high']:.0%}, n = {figures['compared']:.0f})"
     if name in SHARES:
-        return f"{value:.0%}"
+        count = figures.get(SHARES[name])
+        return f"{value:.0%}" if count is None else f"{value:.0%} (n = {count:.0f})"
     return number(value, 3, sign=name in ("learned", "objective"))
 
 

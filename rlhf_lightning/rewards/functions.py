@@ -28,6 +28,8 @@ class Reward(Protocol):
 class RewardFailure(Exception):
     """A reward has no number for some of the samples, through no mistake in how it was called.
 
+    They may be another process's samples, where it is raised on all processes.
+
     Attributes:
         values: (b,) the numbers there are, NaN for the other samples.
     """

@@ -104,6 +104,8 @@ class RewardMix:
                     values = torch.full((len(rows),), math.nan)
             values = _checked(name, values, len(completions))
             failed = ~values.isfinite()
+            if reason is not None and self.on_failure == "stop":
+                raise UserError(reason)  # also where all that failed are other processes' samples
             if failed.any():
                 first = int(failed.nonzero()[0])
                 reason = reason or (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.processes import agreed, first_alone, gathered, is_first
 from rlhf_lightning.rewards.functions import RewardFailure
 
 if TYPE_CHECKING:
@@ -72,66 +74,79 @@ class PeopleReward:
     ) -> Tensor:
         """(b,) means of what people said, 0 to 1.
 
+        Of several processes each gets those of its own responses; the first one asks about all of them at once, while
+        the others wait for as long as it takes. So it has to be called on all of them.
+
         Raises:
-            RewardFailure: for the responses that nobody has judged in time.
+            RewardFailure: if nobody has judged some of the responses in time; on every process, as the run has to end
+                on all of them alike.
         """
-        from rlhf_lightning.feedback.events import Asked, Candidate, digest
-        from rlhf_lightning.feedback.items import Item
         from rlhf_lightning.feedback.text import whole_text
 
         # Half a surrogate pair, which a byte-level tokenizer can give, is no character that a store could hold.
-        pairs = [(whole_text(prompt), whole_text(text)) for prompt, text in zip(prompts, completions, strict=True)]
-        items: dict[tuple[str, str], Item] = {}
-        for prompt, text in pairs:
-            asked, candidate = Asked(text=prompt), Candidate(text=text)
-            items.setdefault(
-                (digest(prompt), digest(text)),
-                Item(
-                    id=digest(f"{self.project}|{prompt}|{text}")[:20],
-                    kind=self.kind,
-                    asked=asked,
-                    candidates=(candidate,),
-                    strategy="reward",
-                    raters=self.raters,
-                ),
-            )
-        found = self._wait(items)
-        values = torch.tensor([found.get((digest(prompt), digest(text)), math.nan) for prompt, text in pairs])
-        if values.isnan().any():
+        own = [(whole_text(prompt), whole_text(text)) for prompt, text in zip(prompts, completions, strict=True)]
+        everyone = list(dict.fromkeys(pair for part in gathered(own) for pair in part))
+        said: list[float | None] = []
+
+        def ask(goes_on: Callable[[], None]) -> None:
+            said.extend(self._ask(everyone, goes_on))
+
+        first_alone(ask, is_first())
+        told = dict(zip(everyone, json.loads(agreed(lambda: json.dumps(said))), strict=True))
+        values = torch.tensor([math.nan if told[pair] is None else told[pair] for pair in own])
+        if None in told.values():
             raise RewardFailure(f"nobody judged them within {self.minutes:g} minutes", values)
         return values
 
-    def _wait(self, items: dict[tuple[str, str], Item]) -> dict[tuple[str, str], float]:
+    def _ask(self, pairs: Sequence[tuple[str, str]], goes_on: Callable[[], None]) -> list[float | None]:
+        """What people say of prompts with responses, all of them different; None where there were too few in time."""
+        from rlhf_lightning.feedback.events import Asked, Candidate, digest
+        from rlhf_lightning.feedback.items import Item
+
+        made = [
+            Item(
+                id=digest(f"{self.project}|{prompt}|{text}")[:20],
+                kind=self.kind,
+                asked=Asked(text=prompt),
+                candidates=(Candidate(text=text),),
+                strategy="reward",
+                raters=self.raters,
+            )
+            for prompt, text in pairs
+        ]
         self.store.note_texts()
-        new = self.store.add_items(items.values(), self.project)
-        items = {key: self.store.stored_item(item) for key, item in items.items()}
+        new = self.store.add_items(made, self.project)
+        items = [self.store.stored_item(item) for item in made]
         if new and not self.told:
             self.told = True
             warnings.warn(
                 f"responses wait for people: rlhf-feedback serve --store {self.store.shown_place} "
                 f"--project {self.project} --raters {self.raters}",
-                stacklevel=3,
+                stacklevel=6,
             )
+        wanted = {item.id for item in items}
         deadline, read = time.monotonic() + 60 * self.minutes, -1
         while True:
+            goes_on()
             if read != (read := self.store.newest()):
-                found, left = self._judged(items)
-            if not left or time.monotonic() >= deadline:
-                return found
+                found = self.store.answered(self.project, self.raters)
+            if wanted <= found or time.monotonic() >= deadline:
+                return self._judged(items)
             time.sleep(self.poll)
 
-    def _judged(self, items: dict[tuple[str, str], Item]) -> tuple[dict[tuple[str, str], float], int]:
-        """What is known by now, and how many responses have too few judgements."""
+    def _judged(self, items: Sequence[Item]) -> list[float | None]:
+        """What is known of each by now; None where too few people have judged it."""
         from rlhf_lightning.feedback.events import current, digest
         from rlhf_lightning.feedback.items import unanswered
         from rlhf_lightning.feedback.rewarding import reward_of
 
         events = list(self.store.events(self.project))
-        open_ = {item.id for item in unanswered(items.values(), events, self.raters)}
+        open_ = {item.id for item in unanswered(items, events, self.raters)}
         known = reward_of(current(events))
-        told = {key: (digest(item.asked.plain), digest(item.candidates[0].text)) for key, item in items.items()}
-        done = [key for key, item in items.items() if item.id not in open_ and told[key] in known]
-        return {key: known[told[key]] for key in done}, len(open_)
+        return [
+            None if item.id in open_ else known.get((digest(item.asked.plain), digest(item.candidates[0].text)))
+            for item in items
+        ]
 
 
 def unattended(rewards: dict[str, Callable[..., Tensor]]) -> dict[str, Any]:

@@ -493,6 +493,137 @@ def test_a_reload_goes_on_with_the_draft(browser: Browser, serve: Servers) -> No
     assert server.holding()[0].payload.text == "Teh cat\nsat. Saved and kept"
 
 
+SAVED = "/Draft saved/.test(document.getElementById('draft-state')?.textContent)"
+KEPT = "/kept in this browser/.test(document.getElementById('draft-state')?.textContent)"
+WRITTEN = "document.querySelector('.judging textarea')?.value"
+OWN = "Object.keys(localStorage).filter((key) => /\\.(draft|aside|outbox)\\./.test(key))"
+
+
+def write(browser: Browser, text: str, until: str) -> None:
+    """Put a text at the end of a correction."""
+    browser.js("document.querySelector('.judging textarea').focus()")
+    browser.press("End", "Ctrl")
+    browser.type(text)
+    browser.until(until)
+
+
+def free(server: Server) -> None:
+    """End all leases, as time does."""
+    with Store(server.folder / "feedback.db") as store, store.writing() as connection:
+        connection.exec_driver_sql("update assignments set expires = '2000'")
+
+
+def press(browser: Browser, name: str) -> None:
+    """Click the button of this name."""
+    found = f"[...document.querySelectorAll('button')].find((one) => one.textContent === {json.dumps(name)})"
+    browser.until(found)
+    browser.js(f"{found}.click()")
+
+
+def test_of_two_drafts_the_newer_one_is_shown_and_the_other_is_to_be_had(
+    browser: Browser, serve: Servers, tmp_path: Path
+) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "1")
+    enter(browser, server.links["annotator"][0])
+    write(browser, " Both.", SAVED)
+    server.kill()
+    write(browser, " Here.", KEPT)
+    browser.open("about:blank", 1200)  # else it would be sent as soon as the server is back
+    server.start()
+    free(server)
+    other = Browser(tmp_path / "other")
+    try:
+        enter(other, server.links["annotator"][0])
+        assert other.js(WRITTEN) == "Teh cat\nsat. Both."
+        write(other, " There.", SAVED)
+    finally:
+        other.close()
+    free(server)
+    browser.open(server.address, 1200)
+    browser.until(READY)
+    assert browser.js(WRITTEN) == "Teh cat\nsat. Both. There."
+    for text in (" Both. Here.", " Both. There.", " Both. Here."):
+        press(browser, "Show the other")
+        assert browser.js(WRITTEN) == f"Teh cat\nsat.{text}"
+    # The other way round: what is here is the newer one, and comes first after a reload.
+    server.kill()
+    write(browser, " Late.", KEPT)
+    browser.open("about:blank", 1200)
+    server.start()
+    browser.open(server.address, 1200)
+    browser.until(f"{READY} && {WRITTEN}")
+    assert browser.js(WRITTEN) == "Teh cat\nsat. Both. Here. Late."
+    browser.until(SAVED)  # it is sent without another word
+    press(browser, "Show the other")
+    assert browser.js(WRITTEN) == "Teh cat\nsat. Both. There."
+    press(browser, "Show the other")
+    answered(browser, "Ctrl+Enter")
+    assert [event.payload.text for event in server.holding()] == ["Teh cat\nsat. Both. Here. Late."]
+    assert browser.js(OWN) == []
+
+
+def test_who_logs_out_leaves_nothing_unless_they_want_to(browser: Browser, serve: Servers) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "1")
+    out = "/You are logged out/.test(document.body.innerText)"
+    enter(browser, server.links["annotator"][0])
+    write(browser, " Sent.", "true")
+    press(browser, "Log out")  # at once: what was written a moment ago is sent first
+    browser.until(out)
+    assert browser.js(OWN) == []
+    assert [event.payload.text for event in server.log()] == ["Teh cat\nsat. Sent."]
+    for choice, left in (("Log out, keep it here", 1), ("Log out, delete it", 0)):
+        server.kill()
+        server.start()
+        free(server)
+        enter(browser, server.links["annotator"][0])
+        if not left:
+            assert browser.js(WRITTEN) == "Teh cat\nsat. Sent. Log out, keep it here."
+            browser.until(SAVED)
+        server.kill()
+        write(browser, f" {choice}.", KEPT)
+        press(browser, "Log out")
+        press(browser, "Cancel")
+        assert len(browser.js(OWN)) == 1
+        press(browser, "Log out")
+        press(browser, choice)
+        browser.until("/still logged in/.test(document.body.innerText)")
+        server.start()
+        press(browser, "Try now")
+        browser.until(out)
+        assert len(browser.js(OWN)) == left
+    texts = [event.payload.text for event in server.log()]
+    assert texts == ["Teh cat\nsat. Sent.", "Teh cat\nsat. Sent. Log out, keep it here."]
+
+
+def test_when_somebody_else_logs_in_the_page_is_theirs(browser: Browser, serve: Servers) -> None:
+    server = serve([ONE_OF_EACH[5]], "--annotators", "2", "--raters", "2")
+    first, second = server.links["annotator"]
+    enter(browser, first)
+    write(browser, " Of the first.", SAVED)
+    tab = browser.tab()
+    enter(tab, second)
+    assert tab.js(WRITTEN) == "Teh cat\nsat."
+    browser.until(f"{WRITTEN} !== 'Teh cat\\nsat. Of the first.'")
+    browser.until(READY)
+    tab.call("Page.close")
+    browser.reload()
+    browser.until(READY)
+    # Now without the tabs hearing of each other: the next thing that is sent tells.
+    server.kill()
+    server.start()
+    free(server)
+    first, second = server.links["annotator"]
+    enter(browser, first)
+    assert browser.js(WRITTEN) == "Teh cat\nsat. Of the first."
+    free(server)
+    token = json.dumps({"token": second.split("token=")[1], "consent": None})
+    headers = "{'Content-Type': 'application/json'}"
+    browser.js(f"fetch('/api/session', {{method: 'POST', headers: {headers}, body: {json.dumps(token)}}})")
+    write(browser, " Not the second's.", f"{READY} && {WRITTEN} === 'Teh cat\\nsat.'")
+    assert len(browser.js(OWN)) == 1, "what the first wrote waits for them"
+    assert [event.payload.text for event in server.log()] == ["Teh cat\nsat. Of the first."]
+
+
 def test_a_lost_lease_leaves_what_was_written(browser: Browser, serve: Servers) -> None:
     server = serve([ONE_OF_EACH[5]], "--annotators", "1")
     enter(browser, server.links["annotator"][0])

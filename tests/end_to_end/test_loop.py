@@ -91,6 +91,8 @@ def test_the_loop_is_one_run_to_the_comparison(looped: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ask", ["margin", "variance", "gap"])
 def test_questions_are_chosen_by_the_last_reward_model(tmp_path: Path, ask: str):
+    from rlhf_lightning.feedback.store import Store
+
     ok(run(tmp_path, *LOOP, f"loop.ask={ask}", "loop.verdict=0"))
     first, second = (
         [json.loads(line) for line in (tmp_path / "run" / f"round_{i}" / "questions.jsonl").read_text().splitlines()]
@@ -102,7 +104,21 @@ def test_questions_are_chosen_by_the_last_reward_model(tmp_path: Path, ask: str)
     assert len(second) == 12
     assert len(by_chance) == 3  # a fifth, rounded up
     assert all(0 < item["probability"] <= 1 for item in second)
-    assert metrics(tmp_path / "run")["rounds"][1]["foretold"] is not None
+    # The most wanted are asked for sure; one that only chance could bring is asked with 3 of 48 or little more.
+    assert max(item["probability"] for item in second if item["strategy"] == ask) == 1
+    assert min(item["probability"] for item in second) < 1
+
+    with Store(tmp_path / "run" / "feedback.db", create=False) as store:
+        shown = {event.item: (event.shown.strategy, event.shown.probability) for event in store.events()}
+    assert shown == {item["id"]: (item["strategy"], item["probability"]) for item in first + second}
+    judged = (tmp_path / "run" / "round_2" / "judgements.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in judged]
+    assert {event["item"]: event["shown"]["strategy"] for event in events} == {k: s for k, (s, _) in shown.items()}
+
+    one, two = metrics(tmp_path / "run")["rounds"]
+    assert two["foretold"] is not None
+    assert two["new_pairs"] <= len(by_chance)
+    assert two["held_out"] <= one["held_out"] + 1  # a tenth of the new prompts, of those asked by chance
 
 
 @pytest.mark.slow
@@ -135,55 +151,151 @@ def test_the_hidden_judge_s_score_rises_over_three_rounds(tmp_path: Path):
     assert rounds[3] > rounds[1], rounds
 
 
-def judge_all(link: str, stop: threading.Event) -> int:
-    """Enter by a one-time link, and prefer the longer of two answers until told to stop; how many were judged."""
-    address, token = link.split("/#token=")
-    judged = 0
-    with httpx.Client(base_url=address, timeout=60) as client:
-        me = client.post("/api/session", json={"token": token, "consent": None}).json()
-        headers = {"X-CSRF-Token": me["csrf"]}
-        while not stop.is_set():
-            try:
-                question = client.post("/api/next", json={"tab": "t", "queue": "judge"}, headers=headers).json()
-                if question["item"] is None:
-                    time.sleep(0.2)
-                    continue
-                texts = [candidate["text"] for candidate in question["item"]["candidates"]]
-                payload = {"kind": "pairwise", "outcome": "win", "winner": int(len(texts[1]) > len(texts[0]))}
-                body = {"id": uuid.uuid4().hex, "item": question["item"]["id"], "lease": question["lease"]["id"]}
-                body |= {"status": "submitted", "payload": payload, "reason": None, "timing": {}}
-                assert client.post("/api/judgements", json=body, headers=headers).status_code == 200
-                judged += 1
-            except httpx.TransportError:  # between two rounds nobody serves
-                time.sleep(0.2)
-    return judged
+class Person(threading.Thread):
+    """Enters by a one-time link, and prefers the longer of two answers until told to stop."""
+
+    def __init__(self, link: str, think: float = 0.0) -> None:
+        super().__init__(daemon=True)
+        self.link, self.think = link, think
+        self.stop, self.failed = threading.Event(), ""
+        self.start()
+
+    def run(self) -> None:
+        address, token = self.link.split("/#token=")
+        try:
+            with httpx.Client(base_url=address, timeout=60) as client:
+                me = client.post("/api/session", json={"token": token, "consent": None}).json()
+                client.headers["X-CSRF-Token"] = me["csrf"]
+                while not self.stop.is_set():
+                    try:
+                        self.judge_next(client)
+                    except httpx.TransportError:  # between two rounds nobody serves
+                        time.sleep(0.2)
+        except Exception as error:
+            self.failed = repr(error)
+
+    def judge_next(self, client: httpx.Client) -> None:
+        question = client.post("/api/next", json={"tab": "t", "queue": "judge"}).raise_for_status().json()
+        if question["item"] is None:
+            time.sleep(0.2)
+            return
+        time.sleep(self.think)
+        texts = [candidate["text"] for candidate in question["item"]["candidates"]]
+        payload = {"kind": "pairwise", "outcome": "win", "winner": int(len(texts[1]) > len(texts[0]))}
+        body = {"id": uuid.uuid4().hex, "item": question["item"]["id"], "lease": question["lease"]["id"]}
+        body |= {"status": "submitted", "payload": payload, "reason": None, "timing": {}}
+        client.post("/api/judgements", json=body).raise_for_status()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Waiting:
+    """A loop that waits for people, who come when it shows their links, and stay while it is started again."""
+
+    def __init__(self, folder: Path, people: int, think: float = 0.0) -> None:
+        self.folder, self.count, self.think = folder, people, think
+        self.people: list[Person] = []
+        self.said: list[str] = []
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        command = [str(BIN / "rlhf-train"), *options]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, cwd=self.folder, env=environment(), text=True, **pipes)  # type: ignore[call-overload]
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self.process
+
+    def _listen(self) -> None:
+        for line in self.process.stdout:
+            self.said.append(line)
+            if line.startswith("annotator") and len(self.people) < self.count:
+                self.people.append(Person(line.split()[1], self.think))
+
+    def finish(self) -> None:
+        """Wait until the loop has ended well; people then go home."""
+        try:
+            assert self.process.wait(300) == 0, "".join(self.said)
+        finally:
+            self.process.kill()
+            for person in self.people:
+                person.stop.set()
+                person.join()
+        assert [person.failed for person in self.people] == [""] * self.count
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_people_judge_on_the_page_while_the_loop_waits(tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["loop.annotators=people", "loop.rounds=1", "loop.prompts=6", "loop.verdict=4", f"loop.port={port}"]
-    process = subprocess.Popen(
-        [str(BIN / "rlhf-train"), *LOOP, *options], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    stop, said, judges = threading.Event(), [], []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("annotator") and not judges:
-            judges.append(threading.Thread(target=judge_all, args=(line.split()[1], stop)))
-            judges[0].start()
-    stop.set()
-    assert process.wait() == 0, "".join(said)
-    judges[0].join()
-    judged = [json.loads(line) for line in (tmp_path / "run/round_1/judgements.jsonl").read_text().splitlines()]
+    options = [
+        "loop.annotators=people",
+        "loop.rounds=1",
+        "loop.prompts=6",
+        "loop.verdict=4",
+        f"loop.port={free_port()}",
+    ]
+    loop = Waiting(tmp_path, people=1)
+    loop.start(*LOOP, *options)
+    loop.finish()
+    judged = lines(tmp_path / "run/round_1/judgements.jsonl")
     assert len(judged) >= 2
     assert {event["annotator"]["role"] for event in judged} == {"annotator"}
     for event in judged:
         chosen = event["candidates"][event["payload"]["winner"]]["text"]
         assert len(chosen) == max(len(candidate["text"]) for candidate in event["candidates"])
     assert metrics(tmp_path / "run")["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_two_people_judge_each_round_and_a_loop_that_is_killed_while_they_do_goes_on(tmp_path: Path):
+    from rlhf_lightning.feedback.store import Store
+
+    port = free_port()
+    options = ["loop.annotators=people", "loop.people=2", "loop.raters=2", "loop.prompts=8", "loop.verdict=4"]
+    loop = Waiting(tmp_path, people=2, think=0.3)
+    process = loop.start(*LOOP, *options, f"loop.port={port}", "ppo.lr=0.02")  # else all answers stay as they are
+    folder = tmp_path / "run"
+    while process.poll() is None:
+        if (folder / "round_1" / "questions.jsonl").exists():
+            with Store(folder / "feedback.db", create=False) as store:
+                if store.newest() >= 3:
+                    break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "".join(loop.said)
+    assert "round_1 judged" not in json.loads((folder / "state.json").read_text())["done"]
+    asked = (folder / "round_1" / "questions.jsonl").read_bytes()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:  # the page ends with the loop: its port is free for the next
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the page is served still")
+
+    loop.start("resume=run")
+    loop.finish()
+    assert (folder / "round_1" / "questions.jsonl").read_bytes() == asked
+    results = metrics(folder)
+    assert results["status"] == "finished"
+    assert [policy["name"] for policy in results["policies"]] == ["base", "sft", "round 1", "round 2"]
+    for number, figures_of_round in enumerate(results["rounds"], 1):
+        questions = lines(folder / f"round_{number}" / "questions.jsonl")
+        events = [e for e in lines(folder / f"round_{number}" / "judgements.jsonl") if e["status"] == "submitted"]
+        people = {item["id"]: [e["annotator"]["id"] for e in events if e["item"] == item["id"]] for item in questions}
+        assert all(len(ids) == len(set(ids)) == 2 for ids in people.values()), people
+        assert {e["annotator"]["role"] for e in events} == {"annotator"}
+        assert figures_of_round["questions"] == len(questions)
+        for stage in ("reward", "ppo"):
+            assert (folder / f"round_{number}" / stage / "model" / "model.safetensors").exists()
+    compared = [item for item in lines(folder / "round_2" / "questions.jsonl") if item["strategy"] == "verdict"]
+    assert results["rounds"][0]["compared"] == len(compared) > 0
+    assert results["rounds"][1]["foretold"] is not None
 
 
 @pytest.mark.parametrize(

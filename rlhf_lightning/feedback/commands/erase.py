@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
             print("nothing was changed")
             return 1
         done = erase(store, chosen, args.how)
-        print(f"\n{'erased' if args.how == 'remove' else 'made anonymous'}: {sum(done.events.values())} events")
+        what = "erased" if args.how == "remove" else "made anonymous"
+        print(f"\n{what}: {count_of(sum(done.events.values()), 'events')}")
         print("\n".join(still_to_do(done, store.engine.dialect.name)))
         return 1 if done.left else 0
 

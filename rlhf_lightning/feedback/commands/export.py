@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.data.files import home
+from rlhf_lightning.data.files import count_of, home
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.commands.logged import logged, nothing_in
 from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     check_ending(args.format, args.out)
     with Store(args.store, create=False) as store:
         used, left = export(store, args.format, home(args.out), args.project, args.force)
-    print(f"wrote {used} events to {args.out}")
+    print(f"wrote {count_of(used, 'events')} to {args.out}")
     for reason, count in left.most_common():
         print(f"left out {count}: {reason}")
     return 0
@@ -89,12 +90,16 @@ def export(
 
     def lines() -> Iterator[str]:
         if name == "log":
+            written = 0
             for text, event in log.write(store, project):
+                written += 1
                 if event is not None:
                     used.append(event)
                 yield text
+            if not written:  # questions alone are a log as well: that of a store that moves
+                raise nothing_in(store, project)
             return
-        events = current(store.events(project=project))
+        events = current(logged(store, project))
         out: set[str] = set()
 
         def leave(event: Event, reason: str) -> None:

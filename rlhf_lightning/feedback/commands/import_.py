@@ -10,16 +10,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lightning.data.files import check_exists, home
+from rlhf_lightning.data.files import check_exists, count_of, home
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
+from rlhf_lightning.feedback.events import Event, digest
 from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log, recognised
 from rlhf_lightning.feedback.formats.common import Import, refuse
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from rlhf_lightning.feedback.events import Event
     from rlhf_lightning.feedback.items import Item
     from rlhf_lightning.feedback.store import Store
 
@@ -62,15 +62,17 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--prompt", args.prompt), ("--candidate", args.candidate)):
         if value and not any(name in ("label_studio", "argilla") for _, name in sources):
             raise UserError(f"{option} is for label_studio and argilla; the other formats have fields of their own")
-    with Store(args.store, scrubber=scrubber_of(args)) as store:
+    scrubber, skip = scrubber_of(args), args.on_bad_row == "skip"
+    intos = [
+        Import(name, b"", args.project or "default", args.task, args.prompt, tuple(args.candidate))
+        for _, name in sources
+    ]
+    files = [(path, into) for (path, _), into in zip(sources, intos, strict=True)]
+    bad = look_at(files, skip)  # before the store is made, or locked: a server may be writing to it
+    with Store(args.store, scrubber=scrubber) as store:
         store.note_texts()
         salt = salt_of(store)
-        intos = [
-            Import(name, salt, args.project or "default", args.task, args.prompt, tuple(args.candidate))
-            for _, name in sources
-        ]
-        files = [(path, into) for (path, _), into in zip(sources, intos, strict=True)]
-        counts, bad = import_files(store, files, skip=args.on_bad_row == "skip")
+        counts = _store_files(store, [(path, replace(into, salt=salt)) for path, into in files], skip)
     _tell(counts, intos, bad)
     return 0
 
@@ -104,13 +106,36 @@ def import_files(
     Raises:
         UserError: naming file, row and field; nothing is stored then.
     """
+    bad = look_at(sources, skip)
+    return _store_files(store, sources, skip), bad
+
+
+def look_at(sources: Sequence[tuple[Path, Import]], skip: bool = False) -> list[UserError]:
+    """Read files to the end, and store nothing; see `import_files`.
+
+    Returns:
+        The bad rows.
+
+    Raises:
+        UserError: naming file, row and field; or if a file holds nothing, or a log two events of one id.
+    """
     bad: list[UserError] = []
+    seen: dict[str, str] = {}  # of logs; elsewhere the second one of an id revises the first
     for path, into in sources:
-        # Everything is looked at before the store is locked: a server may be writing to it.
         before = len(bad), into.passed.total()
-        found = sum(1 for _ in _entries(path, replace(into, bad=bad.append if skip else refuse)))
+        found = 0
+        for entry in _entries(path, replace(into, bad=bad.append if skip else refuse)):
+            found += 1
+            if into.format == "log" and isinstance(entry, Event):
+                told = digest(entry.to_json())
+                if seen.setdefault(entry.id, told) != told:
+                    raise UserError(f"{path}: two events with the id {entry.id} differ")
         if not found and before == (len(bad), into.passed.total()):
             raise UserError(f"{path} holds no judgement")
+    return bad
+
+
+def _store_files(store: Store, sources: Sequence[tuple[Path, Import]], skip: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
     with store.writing() as connection:
         for path, into in sources:
@@ -118,7 +143,7 @@ def import_files(
             entries = _entries(path, again)
             while batch := list(islice(entries, BATCH)):
                 counts.update(_store(store, connection, batch, into.format == "log"))
-    return counts, bad
+    return counts
 
 
 def _ignore(error: UserError) -> None:
@@ -194,18 +219,18 @@ def _told(event: Event) -> dict[str, Any]:
 
 
 def _tell(counts: Counter[str], intos: Sequence[Import], bad: Sequence[UserError]) -> None:
-    told = f"imported {counts['new']} events"
+    told = f"imported {count_of(counts['new'], 'events')}"
     more: list[tuple[str, Callable[[int], str]]] = [
-        ("items", lambda n: f"{n} items"),
-        ("revised", lambda n: f"{n} that replace what was imported before"),
-        ("known", lambda n: f"{n} were stored before"),
-        ("gone", lambda n: f"{n} were erased since and stay so"),
+        ("items", lambda n: count_of(n, "items")),
+        ("revised", lambda n: f"{n} in place of what was imported before"),
+        ("known", lambda n: f"{n} stored before"),
+        ("gone", lambda n: f"{n} erased since, not stored again"),
     ]
     print("; ".join([told, *(say(counts[name]) for name, say in more if counts[name])]))
     for reason, count in sum((into.passed for into in intos), Counter[str]()).most_common():
         print(f"passed over {count}: {reason}")
     if bad:
-        print(f"left out {len(bad)} bad rows:")
+        print(f"left out {count_of(len(bad), 'bad rows')}:")
         for error in bad[:10]:
             print(f"  {error}")
         if len(bad) > 10:

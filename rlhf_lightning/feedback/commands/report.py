@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.data.files import home
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.commands.logged import logged
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.events import Event
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
         of = Path(args.log).name
     else:
         store = Store(args.store, create=False)
-        log, of = list(store.events(args.project)), store.shown_place
     try:
+        if store is not None:
+            log, of = logged(store, args.project), store.shown_place
         checked = None
         if args.reward_model is not None:
             known, held_out = reward_check.trained_on(args.reward_model, store)
@@ -93,8 +95,14 @@ def _read_log(path: Path, project: str | None) -> list[Event]:
     from rlhf_lightning.feedback.formats.common import Import
 
     # No salt: a log has ids of people already.
-    events = [entry for entry in log.read(path, Import("log", b"")) if isinstance(entry, Event)]
-    return [event for event in events if project in (None, event.project)]
+    found = [entry for entry in log.read(path, Import("log", b"")) if isinstance(entry, Event)]
+    events = [event for event in found if project in (None, event.project)]
+    if not events:
+        raise UserError(
+            f"{path} holds no judgements{f' of {project}' if project else ''}: name a file of "
+            "`rlhf-feedback export --format log`"
+        )
+    return events
 
 
 def _into_run(of_run: Run, log: list[Event]) -> None:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rlhf_lightning.errors import UserError
+
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.store import Store
 
@@ -17,20 +19,41 @@ AROUND = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("--all", action="store_true", help="those that are certain, too")
+    for name, about in (("right", "is personal data"), ("wrong", "was none")):
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            default=[],
+            metavar="FINDING",
+            help=f"what these stand for {about}: they leave the list and count for their kind",
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """List where something was replaced, of what kind, and the text around it; the data itself is not stored."""
+    from rlhf_lightning.feedback.privacy.reviewing import judge_findings, record
     from rlhf_lightning.feedback.store import Store
 
+    if both := set(args.right) & set(args.wrong):
+        raise UserError(f"the finding {min(both)} can't be both right and wrong")
     with Store(args.store, create=False) as store:
+        for names, right in ((args.right, True), (args.wrong, False)):
+            if names:
+                judge_findings(store, names, right)
         lines = list(listed(store, args.all))
+        with store.engine.connect() as connection:
+            known = record(connection)
     print("\n".join(lines) if lines else "there is nothing to be looked at")
+    if known:
+        print(f"\n{'looked at':<12}{'right':>8}{'wrong':>8}")
+        for kind, counts in known.items():
+            print(f"{kind:<12}{counts[True]:>8}{counts[False]:>8}")
     return 0
 
 
 def listed(store: Store, every: bool = False) -> Iterator[str]:
-    """A line for each placeholder: what it is in, field, offsets, kind, certain or not, and the text around it.
+    """A line for each placeholder that nobody has looked at: its name, what it is in, field, offsets, kind, certain or
+    not, and the text around it.
 
     Args:
         store: see there.
@@ -39,12 +62,19 @@ def listed(store: Store, every: bool = False) -> Iterator[str]:
     import sqlalchemy as sa
 
     from rlhf_lightning.feedback.database import events, items, replaced
+    from rlhf_lightning.feedback.privacy.reviewing import finding_name, looked_at
+    from rlhf_lightning.feedback.salt import salt_of
 
+    salt = salt_of(store)
     with store.engine.connect() as connection:
+        done = looked_at(connection)
         query = sa.select(replaced).order_by(
             replaced.c.of, replaced.c.project, replaced.c.id, replaced.c.field, replaced.c.start
         )
         for row in connection.execute(query if every else query.where(~replaced.c.certain)).mappings():
+            name = finding_name(salt, row)
+            if name in done:
+                continue
             table = events if row["of"] == "event" else items
             named = sa.and_(table.c.project == row["project"], table.c.id == row["id"])
             body = connection.scalar(sa.select(table.c.body).where(named))
@@ -52,7 +82,7 @@ def listed(store: Store, every: bool = False) -> Iterator[str]:
             start, end = row["start"], row["end"]
             around = json.dumps(text[max(0, start - AROUND) : end + AROUND], ensure_ascii=False)
             sure = "certain" if row["certain"] else "uncertain"
-            yield f"{row['of']} {row['id']}  {row['field']} {start}-{end}  {row['kind']}, {sure}: {around}"
+            yield f"{name}  {row['of']} {row['id']}  {row['field']} {start}-{end}  {row['kind']}, {sure}: {around}"
 
 
 def text_at(value: Any, field: str) -> str:

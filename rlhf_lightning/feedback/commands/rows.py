@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.commands.logged import logged
 from rlhf_lightning.feedback.events import KINDS, Event, current
 from rlhf_lightning.feedback.row_files import check_folder, optional_columns, write_rows
 from rlhf_lightning.feedback.rows import Rows, rows_of, split_rows
@@ -49,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--test-share must be a share from 0 up to 1, not {args.test_share}")
     check_folder(args.out)
     with Store(args.store, create=False) as store:
-        log = list(store.events(args.project))
-        if not log:
-            raise UserError(f"{store.shown_place} holds no judgements{f' of {args.project}' if args.project else ''}")
+        log = logged(store, args.project)
         holding = current(log)
         rows = rows_of(holding, rules)
         print("\n".join(told(log, holding, rows)))

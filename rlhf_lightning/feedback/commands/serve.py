@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.data.files import home
+from rlhf_lightning.data.files import count_of, home
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
 
@@ -149,7 +149,7 @@ def prepare(store: Store, args: argparse.Namespace, found: Sequence[Item] = ()) 
 
     if found:
         new = store.add_items(found, args.project)
-        print(f"{new} new questions of {len(found)} in {args.folder or args.items}")
+        print(f"{count_of(new, 'new questions')} of {len(found)} in {args.folder or args.items}")
     if next(store.items(args.project), None) is None:
         raise UserError(
             f"{store.shown_place} holds no questions of the project {args.project}: give some with --items or --run"

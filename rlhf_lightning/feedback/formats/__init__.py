@@ -51,7 +51,7 @@ def recognised(path: Path) -> str | None:
     Raises:
         UserError: if that row can't be read.
     """
-    first = next(iter(read_file(path, "utf-8", None, refuse)), None)
+    first = next(iter(read_file(path, None, None, refuse)), None)
     if first is None:
         return None
     values: dict[str, Any] = first.values

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rlhf_lightning.data.files import did_you_mean, shown
+from rlhf_lightning.data.files import count_of, did_you_mean, shown
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Asked, Candidate, Event, Ranking, Rating
 from rlhf_lightning.feedback.formats.common import Import, item_id, make_event, prompt_of, text_of
@@ -132,7 +132,9 @@ class Answers:
         found = [self.subject.index(name) for name in fields]
         about = tuple(index for index in found if index is not None)
         if len(about) != 2 or len(found) != 2:
-            raise self._fault(question, f"is about {len(about)} known candidates, not 2: name them with --candidate")
+            raise self._fault(
+                question, f"is about {count_of(len(about), 'known candidates')}, not 2: name them with --candidate"
+            )
         if choice in OUTCOMES:
             told: dict[str, Any] = {"outcome": choice}
         elif self.subject.index(choice) in about:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.data.files import Record, _text, shown
+from rlhf_lightning.data.files import Record, open_text, shown
 from rlhf_lightning.data.strict_json import Fault, parse
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Correction, Event, Label, Pairwise, Ranking, Rating, Spans, Thumbs
@@ -60,7 +60,7 @@ def _settings(path: Path) -> Questions:
     found: Any = None
     source = path
     if path.name.lower().endswith((".json", ".json.gz")):
-        with _text(path, "utf-8") as text:
+        with open_text(path, None) as text:
             try:
                 content = parse(text.read())
             except Fault:

@@ -76,7 +76,7 @@ def records(path: Path, into: Import) -> Iterator[Record]:
         UserError: naming the file, where it can't be read at all.
     """
     check_exists(path)
-    for record in read_file(path, "utf-8", None, into.bad):
+    for record in read_file(path, None, None, into.bad):
         if (reason := flaw(record)) is not None:
             into.bad(UserError(f"{record.place}: {reason}"))
         else:
@@ -92,6 +92,8 @@ def converted(path: Path, into: Import, convert: Callable[[Record], Iterable[Eve
             into.passed["its two completions are equal"] += 1
         except EmptyAnswer:
             into.passed["a completion is empty"] += 1
+        except ValidationError as error:
+            into.bad(UserError(f"{record.place}: {explain(error)}"))
         except UserError as error:
             into.bad(error)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.feedback.events import Value
 from rlhf_lightning.feedback.statistics.intervals import Estimate, clustered_share, effective_clusters, wilson_interval
 
@@ -52,16 +53,16 @@ def figure(estimate: Estimate, n: int, undefined: str) -> Figure:
 def few(n: int, of: str) -> str:
     """Why nothing is made of so few.
 
-    >>> few(0, "gold questions"), few(3, "gold questions")
-    ('no gold questions', '3 gold questions: too few')
+    >>> few(0, "gold questions"), few(1, "gold questions")
+    ('no gold questions', '1 gold question: too few')
     """
-    return f"{n} {of}: too few" if n else f"no {of}"
+    return f"{count_of(n, of)}: too few" if n else f"no {of}"
 
 
 def share(right: float, n: int, of: str) -> Figure:
     """A share with Wilson's interval; of fewer than `FEWEST` only the counts, in words."""
     if n < FEWEST:
-        return none(f"{right:g} of {n} {of}: too few for a share" if n else f"no {of}", n)
+        return none(f"{right:g} of {count_of(n, of)}: too few for a share" if n else f"no {of}", n)
     return figure(wilson_interval(min(right, n), n), n, f"no {of}")
 
 
@@ -71,5 +72,6 @@ def share_by(scores: Sequence[float], clusters: Sequence[Hashable], of: str) -> 
     if n < FEWEST:
         return share(sum(scores), n, of)
     if prompts < FEWEST:
-        return none(f"{sum(scores):g} of {n} {of}, of {len(set(clusters))} prompts: too few for a share", n)
+        of_prompts = count_of(len(set(clusters)), "prompts")
+        return none(f"{sum(scores):g} of {count_of(n, of)}, of {of_prompts}: too few for a share", n)
     return figure(clustered_share(scores, clusters), n, f"no {of}")

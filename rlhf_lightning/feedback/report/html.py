@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.feedback.report.agreement import Agreement
 from rlhf_lightning.feedback.report.build import Report
 from rlhf_lightning.feedback.report.counts import Counts
@@ -56,9 +57,14 @@ def report_page(report: Report) -> str:
 
 def _header(report: Report) -> str:
     counts = report.counts
-    facts = [report.of, f"{counts.people} people", f"{counts.questions} questions", f"{report.made:%Y-%m-%d}"]
+    facts = [
+        report.of,
+        count_of(counts.people, "people"),
+        count_of(counts.questions, "questions"),
+        f"{report.made:%Y-%m-%d}",
+    ]
     what = "judgements and signs of use" if counts.by_source.get("implicit") else "judgements"
-    title = f"{counts.events} {what}" if counts.events else "No judgements yet"
+    title = count_of(counts.events, what) if counts.events else "No judgements yet"
     told = "".join(f"<li>{html_text(line)}</li>" for line in findings(report))
     told = f'<ul class="plain">{told}</ul>' if told else ""
     return f"<header><p>{html_text(' · '.join(facts))}</p><h1>{title}</h1></header>{told}"
@@ -170,7 +176,8 @@ def _agreement(agreements: Sequence[Agreement], people: People) -> str:
     rows = []
     for one in agreements:
         level = f", {one.level}" if one.level else ""
-        about = f"{one.questions} questions, {one.judgements} judgements, {one.people} people{level}"
+        sizes = ((one.questions, "questions"), (one.judgements, "judgements"), (one.people, "people"))
+        about = ", ".join(count_of(n, of) for n, of in sizes) + level
         head = f"{html_text(one.kind if one.aspect is None else f'{one.kind}: {one.aspect}')}<small>{about}</small>"
         rows.append(
             _row(
@@ -206,7 +213,7 @@ def _agreement(agreements: Sequence[Agreement], people: People) -> str:
 def _models(models: Models) -> str:
     left = []
     if models.seen:
-        left.append(f"{models.seen} comparisons are left out: the models\u2019 names were shown.")
+        left.append(f"Left out: {count_of(models.seen, 'comparisons')}, as the models\u2019 names were shown.")
     if models.nameless:
         left.append(f"{models.nameless} are left out: a model is not known, or both answers are of one.")
     notes = "".join(map(_dim, left))
@@ -220,7 +227,7 @@ def _models(models: Models) -> str:
     duels = [
         _row(
             f"{html_text(one.first)} over {html_text(one.second)}"
-            f"<small>{one.prompts} prompts, {one.people} people</small>",
+            f"<small>{count_of(one.prompts, 'prompts')}, {count_of(one.people, 'people')}</small>",
             _share(one.wins),
             *map(_number, (one.won, one.tied, one.lost)),
         )
@@ -238,7 +245,7 @@ def _models(models: Models) -> str:
 
 def _strengths(table: Table) -> str:
     if table.why is not None:
-        names = ", ".join(f"{one.name} ({one.comparisons} comparisons)" for one in table.models)
+        names = ", ".join(f"{one.name} ({count_of(one.comparisons, 'comparisons')})" for one in table.models)
         return _dim(f"No strengths of {names}: {table.why}.")
     rows = [
         _row(html_text(one.name), _cell(one.strength, _signed), _cell(one.wins, percent), _number(one.comparisons))
@@ -275,7 +282,7 @@ def _biases(report: Report) -> str:
             "order was not drawn at random, so that the first line may tell of quality."
         )
     if position.unknown:
-        notes.append(f"Of {position.unknown} comparisons it is not known which answer was shown first.")
+        notes.append(f"Of {count_of(position.unknown, 'comparisons')} it is not known which answer was shown first.")
     return "<h2>Position and length</h2>" + _table(("", "share", ""), rows, True) + _dim(" ".join(notes))
 
 
@@ -305,7 +312,7 @@ def _people(people: People) -> str:
     return (
         "<h2>People</h2>"
         + _table(heads, [_person(one, list(shown.values())) for one in rows])
-        + (_dim(f"{more} more people are in feedback.json.") if more > 0 else "")
+        + (_dim(f"In feedback.json: {count_of(more, 'more people')}.") if more > 0 else "")
         + _dim(text)
         + (_dim(f"Not shown: {absent}.") if absent else "")
     )
@@ -348,7 +355,7 @@ def _disputes(report: Report) -> str:
     found = report.disputes
     if not found.questions:
         return ""
-    told = _dim(f"People disagree on {found.disputed} of {found.questions} questions that several judged.")
+    told = _dim(f"People disagree on {found.disputed} of {count_of(found.questions, 'questions')} that several judged.")
     shown = [_dispute(one) for one in found.most]
     more = ""
     if shown[OPEN_DISPUTES:]:
@@ -408,7 +415,7 @@ def _implicit(signals: Mapping[str, Figure]) -> str:
 def _reward_model(check: RewardCheck | None) -> str:
     if check is None:
         return ""
-    about = f"{check.model}: {check.held_out}; {check.pairs} pairs used, {check.left_out} left out."
+    about = f"{check.model}: {check.held_out}; {count_of(check.pairs, 'pairs')} used, {check.left_out} left out."
     rows = [
         _row("the reward model is right", _share(check.accuracy)),
         _row("the rule that the longer one wins is right", _share(check.longer)),

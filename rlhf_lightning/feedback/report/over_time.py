@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from rlhf_lightning.feedback.events import Event, Pairwise, Value
-from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, number
+from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, few, number
 from rlhf_lightning.feedback.report.said import alike, comparisons, explicit, first_time, same, seconds
 from rlhf_lightning.feedback.statistics.raters import drift, time_blocks
 
@@ -74,7 +74,7 @@ def courses(events: Sequence[Event]) -> list[Course]:
 def _course(title: str, values: Sequence[_At]) -> Course:
     n = len(values)
     if n < 2 * FEWEST:
-        return Course(title=title, n=n, why=f"{n} values: too few for a course" if n else "no values")
+        return Course(title=title, n=n, why=few(n, "values"))
     times = [one.time.timestamp() for one in values]
     if min(times) == max(times):
         return Course(title=title, n=n, why="all of one time")

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.feedback.events import (
     Correction,
     Event,
@@ -225,7 +226,7 @@ def answer(event: Event) -> str:
     if isinstance(said, Label):
         return said.label
     if isinstance(said, Spans):
-        return f"{len(said.spans)} marks" if len(said.spans) != 1 else "1 mark"
+        return count_of(len(said.spans), "marks")
     if isinstance(said, Correction):
         return "corrected"
     return event.kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.feedback.report.build import Report
 from rlhf_lightning.feedback.report.words import coefficient_words, findings, share_words
 from rlhf_lightning.report.summary import clean
@@ -22,7 +23,8 @@ def print_feedback(report: Report, console: Console | None = None) -> None:
 
     console = console or standard_output()
     counts = report.counts
-    about = f"{report.of}: {counts.events} events of {counts.people} people on {counts.questions} questions"
+    about = f"{report.of}: {count_of(counts.events, 'events')} of {count_of(counts.people, 'people')} on "
+    about += count_of(counts.questions, "questions")
     show(console, Text(clean(about), "dim"))
     if counts.by_kind:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

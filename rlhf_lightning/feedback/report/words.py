@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf_lightning.comparison.words import p_text
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.feedback.report.build import Report
 from rlhf_lightning.feedback.report.figures import Figure
 from rlhf_lightning.report.human import coefficient
@@ -76,9 +77,13 @@ def findings(report: Report) -> list[str]:
         told.append(f"The {kind} answer wins {percent(share)} of comparisons; it may be better, or just {kind}.")
     remarked = [person for person in report.people.each if person.remarks]
     if remarked:
-        told.append(f"Of {len(report.people.each)} people {len(remarked)} work in ways worth a look: see People.")
+        work = "works" if len(remarked) == 1 else "work"
+        people = count_of(len(report.people.each), "people")
+        told.append(f"{len(remarked)} of {people} {work} in ways worth a look: see People.")
     told += [f"A trend over time: {course.title}." for course in report.over_time if course.found]
     check = report.reward_model
     if check is not None:
-        told.append(f"The reward model agrees with people on {share_words(check.accuracy)} of {check.pairs} pairs.")
+        told.append(
+            f"The reward model agrees with people on {share_words(check.accuracy)} of {count_of(check.pairs, 'pairs')}."
+        )
     return told

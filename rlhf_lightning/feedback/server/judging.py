@@ -1,4 +1,10 @@
-"""From a question to what the page shows of it, and from what the page sends to an event in the log."""
+"""From a question to what the page shows of it, and from what the page sends to an event in the log.
+
+The log only grows, and each event holds the question's texts, so what one person can add to it is bounded: of one
+question, `MOST_DRAFTS` drafts (one that says what the last one says is not stored; those that come after are refused,
+and stay in the browser) and `MOST_JUDGEMENTS` judgements and skips, none with more than `ROOM` characters beyond twice
+the question's own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import AfterValidator, Field, ValidationError
 
-from rlhf_lightning.feedback.database import events
+from rlhf_lightning.feedback.database import events, stamp
 from rlhf_lightning.feedback.events import (
     Annotator,
     Event,
@@ -43,6 +49,15 @@ ROUNDING = timedelta(seconds=1)
 
 OLDEST = timedelta(days=31)
 """How long ago a question may have been shown: a session doesn't last longer."""
+
+MOST_DRAFTS = 300
+"""Drafts of one question by one person: the page stores one at each pause in the writing, so this is hours of work."""
+
+MOST_JUDGEMENTS = 30
+"""How often a person may answer or skip one question: each time but the first takes the last answer back."""
+
+ROOM = 50_000
+"""Characters that a judgement may have beyond twice those of its question: a correction rewrites, reasons explain."""
 
 WHOLE = "overall"
 """The aspect of a rating that names none."""
@@ -122,6 +137,10 @@ def question(project: Project, connection: Connection, person: Person, given: le
         },
         "lease": {"id": given.lease, "expires": given.expires},
         "draft": None if begun is None else _to_page(begun.payload, order),
+        # Which draft that is, and when it was stored by which clock: the browser may have kept another one.
+        "version": None if begun is None else begun.id,
+        "written": None if begun is None else stamp(begun.time),
+        "now": stamp(project.now()),
         "reason": None if begun is None else begun.reason,
         "others": _others(project, connection, given, order) if given.task == "adjudicate" else [],
     }
@@ -170,7 +189,8 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
         What it was part of.
 
     Raises:
-        Refused: 409 where the lease is lost, or another event has the id; 422 for what is no answer to the question.
+        Refused: 409 where the lease is lost, or another event has the id; 422 for what is no answer to the question,
+            and where one person's answers to it are too many or too long.
     """
     known = _event(connection, sent.id)
     if known is not None:
@@ -220,6 +240,9 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
         raise Refused(422, "payload", explain(error)) from None
     except ValueError as error:
         raise Refused(422, "payload", str(error)) from None
+    if sent.status == "draft" and _says_again(project, connection, event):
+        return given.task
+    _check_bounds(connection, event)
     stored = [event]
     if before != given.draft and given.draft is not None and sent.status != "draft":
         # The new judgement replaces the old one; the draft of the new one that lies between them is taken back.
@@ -227,6 +250,41 @@ def judge(project: Project, connection: Connection, person: Person, sent: Sent) 
     project.store.add(stored, connection)
     leases.finish(project, connection, person, event)
     return given.task
+
+
+def _says_again(project: Project, connection: Connection, draft: Event) -> bool:
+    """Whether a draft says what the one says that it would replace."""
+    before = _event(connection, draft.supersedes)
+    if before is None or before.payload is None:
+        return False
+    stored = project.store.as_stored(draft)
+    return (before.payload, before.reason) == (stored.payload, stored.reason)
+
+
+def _check_bounds(connection: Connection, event: Event) -> None:
+    """Refuse what would be more of one question by one person than there is room for; see the module.
+
+    Raises:
+        Refused: 422.
+    """
+    question = [event.asked.plain, event.asked.context or "", *(candidate.text for candidate in event.candidates)]
+    said = "" if event.payload is None else event.payload.model_dump_json(exclude_none=True)  # marks take room, too
+    room = ROOM + 2 * sum(map(len, question))
+    if len(said) + len(event.reason or "") > room:
+        raise Refused(422, "too_long", f"That is more than the {room} characters that fit beside this question.")
+    draft = event.status == "draft"
+    statuses = ("draft",) if draft else ("submitted", "skipped")
+    of_item = sa.and_(events.c.project == event.project, events.c.item == event.item)
+    own = sa.and_(of_item, events.c.annotator == event.annotator.id)
+    count = sa.select(sa.func.count()).where(own, events.c.status.in_(statuses))
+    if (connection.scalar(count) or 0) >= (MOST_DRAFTS if draft else MOST_JUDGEMENTS):
+        raise Refused(
+            422,
+            "too_often",
+            f"{MOST_DRAFTS} drafts of this answer are stored, and this one stays in the browser: submit it there."
+            if draft
+            else f"You have answered this question {MOST_JUDGEMENTS} times: your last answer holds.",
+        )
 
 
 def _taken_back(event: Event, draft: str) -> Event:

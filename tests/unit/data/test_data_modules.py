@@ -32,7 +32,8 @@ def test_sft_module(codec):
     held = list(module.val_dataloader())
     assert [r.prompt.text for batch in held for r in batch.rows] == [r.prompt.text for r in PROMPTS]
     assert [i for batch in held for i in batch.ids.tolist()] == list(range(10))
-    assert [len(batch.rows) for batch in module.test_dataloader()] == [6, 4]
+    for loader in (module.test_dataloader(), module.predict_dataloader()):
+        assert [len(batch.rows) for batch in loader] == [6, 4]
     assert SFTDataModule(DEMONSTRATIONS, [], codec).val_dataloader() == []
     assert module.losses() == []
 

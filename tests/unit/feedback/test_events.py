@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import (
@@ -24,6 +26,7 @@ from rlhf_lightning.feedback.events import (
     Thumbs,
     current,
     digest,
+    explain,
 )
 
 WIN = Pairwise(outcome="win", winner=0)
@@ -55,7 +58,7 @@ def event(
         ("rating", Rating(values={"fluency": (6, 1)}), "6 is not on the scale 1 to 5"),
         ("rating", Rating(values={"fluency": (None, None)}), "payload.values is missing"),
         ("rating", Rating(values={"fluency": (1, 1)}, low=5, high=1), "must be below"),
-        ("thumbs", Thumbs(up=(True,)), "1 values for 2 candidates"),
+        ("thumbs", Thumbs(up=(True,)), "1 value for 2 candidates"),
         ("spans", Spans(candidate=2), "candidate 2 is none of the 2"),
         ("spans", Spans(spans=(Span(start=3, end=3, label="x"),)), "marks nothing"),
         ("spans", Spans(spans=(Span(start=0, end=7, label="x"),)), "beyond the text's 6 characters"),
@@ -93,6 +96,16 @@ def test_a_text_s_hash_is_filled_in_and_checked():
     assert Candidate(text="a").hash == digest("a")
     with pytest.raises(ValueError, match="not that of the text"):
         Candidate(text="a", hash=digest("b"))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_does_not_have_is_refused_and_not_stored_as_null(number):
+    with pytest.raises(ValidationError) as refused:
+        Asked(text="p", meta={"scores": [1.5, {"bleu": number}]})
+    assert f"scores.1.bleu is {number}" in explain(refused.value)
+    with pytest.raises(ValidationError) as refused:
+        Candidate(text="a", settings={"temperature": number})
+    assert explain(refused.value).startswith("the field 'settings': temperature is ")
 
 
 def test_a_chat_is_plain_text_with_its_turns():

@@ -419,7 +419,7 @@ def test_a_split_by_person_goes_by_whose_words_they_are_or_by_who_judged():
 
 
 def test_a_split_that_cant_be_made_is_refused():
-    with pytest.raises(UserError, match=r"by person: the 2 rows are of 1 group"):
+    with pytest.raises(UserError, match=r"by person from 2 rows of 1 group"):
         split_rows(made([win(0), win(0, prompt="other")]), 0.5, "person")
 
 

@@ -30,12 +30,12 @@ def stored(place: str) -> list:
 def test_a_file_is_recognised_and_stored_once(tmp_path, place, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD + GOOD)
-    for told in ("imported 2 events", "imported 0 events; 2 were stored before"):
+    for told in ("imported 2 events", "imported 0 events; 2 stored before"):
         assert main(["import", "--store", place, str(path)]) == 0
         assert told in capsys.readouterr().out
     path.write_text(GOOD + GOOD + GOOD.replace("black", "green"))
     assert main(["import", "--store", place, str(path)]) == 0
-    assert "imported 1 events; 2 were stored before" in capsys.readouterr().out
+    assert "imported 1 event; 2 stored before" in capsys.readouterr().out
     assert len({event.id for event in stored(place)}) == 3
 
 
@@ -58,7 +58,68 @@ def test_a_bad_row_stops_before_anything_is_stored_or_is_left_out(tmp_path, plac
     assert main(["import", "--store", place, "--on-bad-row", "skip", str(one), str(two)]) == 0
     out = capsys.readouterr().out
     assert "imported 2 events" in out
-    assert "left out 1 bad rows:\n  two.jsonl, line 2" in out
+    assert "left out 1 bad row:\n  two.jsonl, line 2" in out
+
+
+def test_a_number_that_json_does_not_have_is_a_bad_row(tmp_path, place, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + GOOD.replace("{", '{"bleu": NaN, '))
+    assert main(["import", "--store", place, "--format", "preference", str(path)]) == 2
+    assert "rows.jsonl, line 2: the field 'meta': bleu is nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [BAD, GOOD + BAD, "", "\xff", '{"event": {}}\n'])
+def test_a_file_that_is_refused_makes_no_store(tmp_path, place, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content, encoding="latin-1")
+    assert main(["import", "--store", place, str(path)]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_log_with_two_events_of_one_id_makes_no_store(tmp_path, place, capsys):
+    path, log = tmp_path / "rows.jsonl", tmp_path / "log.jsonl"
+    path.write_text(GOOD)
+    main(["import", "--store", place, str(path)])
+    main(["export", "--store", place, "--format", "log", "--out", str(log)])
+    log.write_text(log.read_text() + log.read_text().replace("Snow", "Rain"))
+    assert main(["import", "--store", str(tmp_path / "new.db"), str(log)]) == 2
+    assert "two events with the id" in capsys.readouterr().err
+    assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("prompt,kind,choice,a,b\n\u00eb,pairwise,a,1,2\n".encode("latin-1"), "line 2: byte 0xeb is not utf-8. Write"),
+        ("prompt,kind,choice\n".encode("utf-16"), "is UTF-16 text. Write it again as UTF-8."),
+        ("prompt,kind,choice\n".encode("utf-16-le"), "as in UTF-16 text without a mark: write it again as UTF-8"),
+        (b"prompt,kind,choice,kind\n", "a column name occurs twice. Give each its own name."),
+    ],
+)
+def test_a_remedy_is_one_that_there_is(tmp_path, place, capsys, content, told):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    assert main(["import", "--store", place, str(path)]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "data." not in said
+
+
+@pytest.mark.parametrize("command", ["rows", "report", "export --format csv", "export --format log"])
+def test_where_there_are_no_judgements_one_line_says_what_to_do(tmp_path, place, capsys, command):
+    out = str(tmp_path / "out.csv") if "csv" in command else str(tmp_path / "out.jsonl")
+    Store(place).close()
+    assert main([*command.split(), "--store", place, "--out", out]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "holds no judgements: let people judge with `rlhf-feedback serve`" in told
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD)
+    main(["import", "--store", place, "--project", "snow", str(path)])
+    capsys.readouterr()
+    assert main([*command.split(), "--store", place, "--out", out, "--project", "snew"]) == 2
+    assert "holds no judgements of snew (did you mean 'snow'?): there are those of snow" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_a_failure_while_storing_takes_all_back(tmp_path, place, monkeypatch):
@@ -95,11 +156,11 @@ def annotation(rating: int, time: str) -> str:
 def test_what_a_person_changed_at_the_source_supersedes_what_was_imported(tmp_path, place, capsys):
     path = tmp_path / "tasks.json"
     for rating, time, told in (
-        (4, "2024-01-01T00:00:00Z", "imported 1 events"),
-        (2, "2024-01-02T00:00:00Z", "1 that replace what was imported before"),
-        (2, "2024-01-02T00:00:00Z", "1 were stored before"),
-        (4, "2024-01-01T00:00:00Z", "1 were stored before"),  # an old file does not turn it back
-        (5, "2024-01-03T00:00:00Z", "1 that replace what was imported before"),
+        (4, "2024-01-01T00:00:00Z", "imported 1 event"),
+        (2, "2024-01-02T00:00:00Z", "1 in place of what was imported before"),
+        (2, "2024-01-02T00:00:00Z", "1 stored before"),
+        (4, "2024-01-01T00:00:00Z", "1 stored before"),  # an old file does not turn it back
+        (5, "2024-01-03T00:00:00Z", "1 in place of what was imported before"),
     ):
         path.write_text(annotation(rating, time))
         assert main(["import", "--store", place, str(path)]) == 0
@@ -126,7 +187,7 @@ def test_what_was_erased_stays_so(tmp_path, place, capsys):
             connection.execute(sa.update(events).values(event_row(gone)))
     path.write_text(annotation(2, "2024-01-02T00:00:00Z"))
     assert main(["import", "--store", place, str(path)]) == 0
-    assert "1 were erased since and stay so" in capsys.readouterr().out
+    assert "1 erased since, not stored again" in capsys.readouterr().out
     assert [e.status for e in stored(place)] == ["erased"]
 
 

@@ -73,6 +73,58 @@ def test_a_bad_row_is_told_by_file_line_and_field(tmp_path, row, word):
         read(tmp_path, {"prompt": "p", "a": "1", "b": "2"}, row)
 
 
+@pytest.mark.parametrize(
+    ("column", "field"),
+    [
+        ("promt", "prompt"),
+        ("Prompt ", "prompt"),
+        ("candidate", "candidates"),
+        ("rater", "raters"),
+        ("langauge", "language"),
+        ("model", "models"),
+        ("expcted", "expected"),
+        ("rejectd", "rejected"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_column_that_is_almost_a_field_is_refused(tmp_path, column, field, ending):
+    row = {"prompt": "p", "completion": "x", column: "1"}
+    if field == "prompt":
+        del row["prompt"]
+    path = tmp_path / f"q.{ending}"
+    rows = [json.dumps(row)] if ending == "jsonl" else [",".join(row), ",".join(row.values())]
+    path.write_text("\n".join(rows) + "\n")
+    line = 1 if ending == "jsonl" else 2
+    with pytest.raises(UserError, match=rf"q\.{ending}, line {line}: .*{column!r} \(did you mean '{field}'\?\)"):
+        list(read_items(path))
+
+
+def test_other_columns_and_those_beside_the_field_they_are_like_are_meta(tmp_path):
+    own = ["topic", "score", "label", "title", "reference", "references", "source", "split", "idx", "prompt_id", "user"]
+    (item,) = read(tmp_path, {"prompt": "p", "completion": "x", **dict.fromkeys(own, 1)})
+    assert item.asked.meta == dict.fromkeys(own, 1)
+    (item,) = read(tmp_path, {"prompt": "p", "a": "x", "b": "y", "models": ["m", "n"], "model": "judge"})
+    assert item.asked.meta == {"model": "judge"}
+    with pytest.raises(UserError, match="did you mean 'labels'"):
+        read(tmp_path, {"prompt": "p", "completion": "x", "kind": "label", "label": ["u", "v"]})
+
+
+def test_a_table_has_a_column_for_each_candidate(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("prompt,a,b,c,model_a,model_b,model_c,topic\np,1,2,3,m,,n,t\nq,1,2,,m,,,\n")
+    three, two = read_items(path)
+    assert (three.kind, two.kind) == ("ranking", "pairwise")
+    assert [(c.text, c.model) for c in three.candidates] == [("1", "m"), ("2", None), ("3", "n")]
+    assert [(c.text, c.model) for c in two.candidates] == [("1", "m"), ("2", None)]
+    assert three.asked.meta == {"topic": "t"}
+    path.write_text("prompt,a,b,c\np,1,,3\n")
+    with pytest.raises(UserError, match=r"line 2: there is a candidate 'c', and none before it: 'b'"):
+        list(read_items(path))
+    path.write_text("prompt,candidates\np,\"['1', '2']\"\n")
+    with pytest.raises(UserError, match=r"line 2: .*'candidates' must be a list.*give a column to each: 'a', 'b'"):
+        list(read_items(path))
+
+
 def test_a_file_without_questions_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no item"):
         read(tmp_path)

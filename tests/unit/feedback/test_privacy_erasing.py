@@ -317,7 +317,7 @@ def test_an_import_of_another_format_brings_nothing_back(tmp_path: Path, capsys:
     assert main(["import", "--store", place, str(file)]) == 0
     assert main(["erase", "--store", place, "--annotator", "Ann", "--yes"]) == 0
     assert main(["import", "--store", place, str(file)]) == 0
-    assert "1 were erased since" in capsys.readouterr().out
+    assert "1 erased since" in capsys.readouterr().out
     with Store(place) as store:
         assert [e.asked.text for e in current(store.events())] == ["p1"]
 

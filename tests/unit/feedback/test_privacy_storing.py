@@ -205,7 +205,7 @@ def test_an_import(tmp_path: Path, keep: bool, capsys: pytest.CaptureFixture[str
     file.write_text(json.dumps(row) + "\n")
     for _ in range(2):
         assert main(["import", "--store", place, str(file), *(["--keep-raw"] if keep else [])]) == 0
-    assert "1 were stored before" in capsys.readouterr().out
+    assert "1 stored before" in capsys.readouterr().out
     with Store(place) as store:
         (told,) = store.events()
         with store.engine.connect() as connection:
@@ -217,6 +217,30 @@ def test_an_import(tmp_path: Path, keep: bool, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert ("EMAIL" in out) is not keep
     assert MAIL not in out
+
+
+def test_a_person_says_which_placeholders_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, place = tmp_path / "rows.jsonl", str(tmp_path / "x.db")
+    row = {"prompt": f"Write to {MAIL}", "chosen": f"To {OTHER}: hello", "rejected": f"Card {CARD}"}
+    file.write_text(json.dumps(row) + "\n")
+    assert main(["import", "--store", place, str(file)]) == 0
+
+    def review(*options: str) -> tuple[int, list[list[str]]]:
+        capsys.readouterr()
+        status = main(["review", "--store", place, "--all", *options])
+        return status, [line.split() for line in capsys.readouterr().out.splitlines() if line]
+
+    _, lines = review()
+    assert len({line[0] for line in lines}) == len(lines) == 3
+    mails = [line[0] for line in lines if line[5] == "EMAIL,"]
+    (card,) = {line[0] for line in lines} - set(mails)
+    status, left = review("--wrong", mails[0], card, "--right", mails[1])
+    assert (status, left[0][:4]) == (0, ["there", "is", "nothing", "to"])
+    assert left[1:] == [["looked", "at", "right", "wrong"], ["CARD", "0", "1"], ["EMAIL", "1", "1"]]
+    assert review("--right", card)[1][2] == ["CARD", "1", "0"], "the last word counts"
+    assert review("--wrong", card, "nobody")[0] == 2
+    assert review("--wrong", card, "--right", card)[0] == 2
+    assert review()[1][2] == ["CARD", "1", "0"], "nothing was noted of what was refused"
 
 
 def test_a_raw_log_comes_into_a_store_that_keeps_none(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_rows_fit_the_task_that_they_were_asked_for(tmp_path, task):
 
 def test_whole_or_not_at_all(tmp_path):
     good = rows_of([win(0, asked={"meta": {"x": 1}})])
-    bad = Rows(sft=rows_of([rating([5], ["a"], asked={"meta": {"x": math.nan}})]).sft)
+    (row,) = rows_of([rating([5], ["a"])]).sft
+    bad = Rows(sft=[replace(row, meta={**row.meta, "x": math.nan})])
     with pytest.raises(UserError, match="can't be written"):
         write_rows(tmp_path / "rows", good, bad)
     assert list(tmp_path.iterdir()) == []

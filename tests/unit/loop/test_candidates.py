@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lightning.data.rows import Prompt, PromptRow
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Message
 from rlhf_lightning.loop.candidates import different, prompt_of, prompts_of_round, question
 
@@ -49,3 +50,9 @@ def test_a_question_keeps_prompt_columns_and_references(text):
 def test_half_a_surrogate_pair_does_not_stop_a_question():
     item = question("p", PromptRow(Prompt("p")), ["a\ud800", "b"], ["m", "m"], {}, "qa")
     assert item.candidates[0].text == "a?"
+
+
+def test_a_column_that_no_question_can_hold_is_told():
+    row = PromptRow(Prompt("Why?"), [], {"bleu": float("nan")})
+    with pytest.raises(UserError, match=r"'Why\?'.*'meta': bleu is nan"):
+        question("p", row, ["a", "b"], ["m", "m"], {}, "qa")

@@ -7,31 +7,28 @@ from types import SimpleNamespace
 import pytest
 
 from rlhf_lightning.callbacks import StopRequest
-from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.loop.judgements import JUDGEMENTS, QUESTIONS, read_items
 from rlhf_lightning.loop.options import Loop
-from rlhf_lightning.loop.questions import VERDICT, held_prompts
-from rlhf_lightning.loop.rounds import FILE, JUDGEMENTS, QUESTIONS, Rounds, clear_rounds, read_items
+from rlhf_lightning.loop.rounds import FILE, Rounds, clear_rounds
 from rlhf_lightning.report import PolicyResult, RunResults
 from rlhf_lightning.state import State
 
 
-def item(i: int, strategy: str = "random") -> Item:
-    return Item(
-        asked=Asked(text=f"prompt {i}"), candidates=(Candidate(text="a"), Candidate(text="b")), strategy=strategy
-    )
+def item(i: int) -> Item:
+    return Item(asked=Asked(text=f"prompt {i}"), candidates=(Candidate(text="a"), Candidate(text="b")))
 
 
-def said(about: Item, outcome: str = "win") -> Event:
+def said(about: Item) -> Event:
     return Event(
         item=about.id,
         kind="pairwise",
         asked=about.asked,
         candidates=about.candidates,
         annotator=Annotator(id="a"),
-        payload=Pairwise(outcome=outcome, winner=0 if outcome == "win" else None),  # type: ignore[arg-type]
+        payload=Pairwise(outcome="win", winner=0),
     )
 
 
@@ -45,33 +42,6 @@ def ask(rounds: Rounds, number: int, items: list[Item]) -> None:
     folder = rounds.dir / f"round_{number}"
     folder.mkdir()
     (folder / QUESTIONS).write_text("".join(one.to_json() + "\n" for one in items))
-
-
-def test_what_is_held_out_once_stays_so_and_what_was_learnt_is_never_held_out():
-    first, second = [item(i) for i in range(40)], [item(i) for i in range(20, 80)]
-    before, after = held_prompts([first], 0.1, 0), held_prompts([first, second], 0.1, 0)
-    assert len(before) == 4
-    assert len(after) == 8
-    asked_first = {one.asked.text for one in first}
-    assert after & asked_first == before
-
-
-def test_verdicts_and_a_lone_new_prompt_are_not_held_out():
-    assert held_prompts([[item(i, VERDICT) for i in range(20)]], 0.1, 0) == set()
-    assert held_prompts([[item(0)], [item(0), item(1)]], 0.5, 0) == set()
-
-
-def test_no_prompt_of_a_round_is_learnt_from_and_measured_on_and_prompts_know_what_may_be_cut(rounds: Rounds):
-    items = [item(i) for i in range(20)]
-    ask(rounds, 1, items)
-    rounds.data.prompts = [PromptRow(Prompt(f"prompt {i}", (0, 3))) for i in range(20)]
-    data = rounds._rows(1, [said(one) for one in items] + [said(one, "both_bad") for one in items])
-    learnt = {row.prompt for row in (*data.preferences, *data.unpaired)}
-    held = {row.prompt for row in (*data.preferences_test, *data.unpaired_test)}
-    assert len(learnt) == 18
-    assert len(held) == 2
-    assert not learnt & held
-    assert all(prompt.cut == (0, 3) for prompt in learnt | held)
 
 
 def inner_run(folder: Path, *names: str, notes: tuple[str, ...] = ()) -> None:

@@ -1,6 +1,7 @@
 // Talking to the server: one request after the other, so that a draft never overtakes what was submitted.
 
 let csrf = "";
+let person = null; // whose page this is
 let last = Promise.resolve();
 
 /** An answer that isn't what was asked for. `status` 0: the server didn't answer. */
@@ -38,18 +39,25 @@ async function send(method, path, body, keepalive) {
     const wait = Number.parseFloat(answer.headers.get("Retry-After")) || 0;
     throw new Failure(answer.status, told.error ?? "", told.message ?? String(answer.status), wait);
   }
-  if (told.csrf) csrf = told.csrf;
   return told;
 }
 
-/** The server's answer. Throws `Failure`. */
+/** Whose page this is from now on: what `/api/session` or `/api/me` has answered. */
+export function sendAs(me) {
+  csrf = me.csrf;
+  person = me.annotator.id;
+}
+
+/** The server's answer. Throws `Failure`; nothing is sent in the name of another person who has logged in since. */
 export function ask(method, path, body, { keepalive = false } = {}) {
   const answer = last.then(async () => {
     try {
       return await send(method, path, body, keepalive);
     } catch (error) {
       if (error.code !== "csrf") throw error;
-      await send("GET", "/api/me"); // another tab has logged in anew
+      const me = await send("GET", "/api/me"); // another tab has logged in anew
+      if (me.annotator.id !== person) throw new Failure(401, "other_person", "");
+      sendAs(me);
       return send(method, path, body, keepalive);
     }
   });

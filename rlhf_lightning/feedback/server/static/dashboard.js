@@ -41,7 +41,7 @@ export class Dashboard {
       this.show(told);
     } catch (failure) {
       if (this.stopped) return;
-      if (failure.status === 401) return this.on.ended();
+      if (failure.status === 401) return this.on.ended(failure);
       this.failing = true;
       this.on.banner(failure.passing ? t("offline") : t("refused", { message: failure.message }), { kind: "wait" });
     }

@@ -3,7 +3,8 @@ import { Failure, newId, post } from "./api.js";
 import { Clock } from "./clock.js";
 import { dialog } from "./dialog.js";
 import { button, h, radios, say, unique } from "./dom.js";
-import { forget, forgetful, keep, kept } from "./keep.js";
+import { Drafts } from "./drafts.js";
+import { forgetful } from "./keep.js";
 import { setKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { showQuestion } from "./question.js";
@@ -47,6 +48,7 @@ export class Flow {
     this.saveDraft(true);
     this.release();
     this.stopped = true;
+    this.outbox.close();
     removeEventListener("pagehide", this.leaving);
     this.put(null);
     clearInterval(this.beat);
@@ -92,7 +94,8 @@ export class Flow {
   }
 
   ended(failure) {
-    if (failure?.status === 401) this.on.ended();
+    if (this.stopped) return;
+    if (failure?.status === 401) this.on.ended(failure);
     else if (failure?.code === "consent") this.on.consent();
     else this.on.banner(t("refused", { message: failure?.message ?? String(failure) }), { kind: "bad", action: [t("next"), () => this.next()] });
   }
@@ -119,14 +122,20 @@ export class Flow {
   show(given, { editing = false } = {}) {
     this.on.progress(given.progress);
     if (!given.item) return this.showNone(given.why);
-    const mine = kept(this.draftKey(given.item.id));
-    const draft = mine?.payload ?? given.draft;
-    this.put({ ...given, editing, clock: new Clock(), changed: false });
-    const { done, skipped } = given.progress;
+    const drafts = new Drafts(this.me.annotator.id, given);
+    this.put({ ...given, drafts, editing, clock: new Clock(), changed: drafts.own, written: drafts.own });
+    this.draw(drafts.shown);
+    if (drafts.own) this.timer = setTimeout(() => this.saveDraft(), AUTOSAVE); // it never reached the server
+    scrollTo({ top: 0 });
+  }
+
+  draw(draft) {
+    const { item, others, progress, editing, drafts } = this.current;
     this.view = showQuestion(
       this.place,
-      { item: given.item, draft, others: given.others, number: editing ? null : done + skipped + 1, editing },
+      { item, draft, others, number: editing ? null : progress.done + progress.skipped + 1, editing, aside: drafts.aside.length },
       {
+        swap: () => this.swap(),
         submit: (told) => this.submit(typeof told === "string" ? told : undefined),
         changed: (told) => this.changed(told),
         skip: () => this.skip(),
@@ -134,7 +143,13 @@ export class Flow {
       },
     );
     this.refreshKeys();
-    scrollTo({ top: 0 });
+  }
+
+  // Show another draft of this answer.
+  swap() {
+    if (!this.current || this.busy) return;
+    this.draw(this.current.drafts.swap(this.view.payload()));
+    this.changed(t("other_draft_shown"));
   }
 
   refreshKeys() {
@@ -174,10 +189,6 @@ export class Flow {
 
   // --- drafts
 
-  draftKey(item) {
-    return `draft.${this.me.annotator.id}.${item}`;
-  }
-
   touch() {
     this.current?.clock.touch();
   }
@@ -188,7 +199,7 @@ export class Flow {
     if (told) say(told);
     this.current.changed = this.current.written = true;
     const payload = this.view.payload();
-    const safe = keep(this.draftKey(this.current.item.id), { payload, time: Date.now() });
+    const safe = this.current.drafts.keep(payload);
     this.state(safe ? "" : t("storage_full"));
     clearTimeout(this.timer);
     // Each draft is stored whole, for good: a long text is sent at longer pauses. This browser has it at once.
@@ -207,15 +218,14 @@ export class Flow {
     at.changed = false;
     const payload = this.view.payload();
     const timing = at.clock.read(false);
+    const id = newId();
+    const arrived = at.drafts.sending(id);
     try {
-      await post("/api/judgements", { id: newId(), item: at.item.id, lease: at.lease.id, status: "draft", payload, reason: null, timing }, { keepalive: leaving && new Blob([JSON.stringify(payload)]).size < 60_000 });
+      await post("/api/judgements", { id, item: at.item.id, lease: at.lease.id, status: "draft", payload, reason: null, timing }, { keepalive: leaving && new Blob([JSON.stringify(payload)]).size < 60_000 });
       if (at.lost && this.current === at) this.on.calm(); // who had taken it left it again
       at.lost = false;
       // What was written meanwhile is kept until its own draft has arrived.
-      if (this.current === at && !at.changed) {
-        forget(this.draftKey(at.item.id));
-        this.state(t("draft_saved"));
-      }
+      if (arrived() && this.current === at) this.state(t("draft_saved"));
     } catch (failure) {
       if (this.current !== at) return;
       if (failure.status === 401) return this.ended(failure);
@@ -260,12 +270,14 @@ export class Flow {
     const entry = { id: newId(), item: at.item.id, lease: at.lease.id, status, payload, reason, timing: at.clock.read(true) };
     try {
       const answer = await this.outbox.send(entry);
-      forget(this.draftKey(at.item.id));
+      at.drafts.done();
       this.on.progress(answer.progress);
+      if (this.stopped) return;
       say(told);
       this.put(null);
       await this.next();
     } catch (failure) {
+      if (this.stopped) return;
       if (failure.status === 409) await this.lost(at, entry);
       else this.ended401or(failure);
     } finally {
@@ -276,6 +288,7 @@ export class Flow {
 
   // What the server refuses for good stays on the screen.
   ended401or(failure) {
+    if (this.stopped) return;
     if (failure.status === 401 || failure.code === "consent") return this.ended(failure);
     return this.on.banner(t("refused", { message: failure.message }), { kind: "bad" });
   }
@@ -292,14 +305,14 @@ export class Flow {
       this.current.lease = given.lease;
       try {
         await this.outbox.send({ ...entry, id: newId(), lease: given.lease.id });
-        forget(this.draftKey(at.item.id));
+        at.drafts.done();
         this.put(null);
         return await this.next();
       } catch (failure) {
         if (failure.status !== 409) return this.ended401or(failure);
       }
     }
-    forget(this.draftKey(at.item.id));
+    at.drafts.lost();
     this.put(null);
     this.view = null;
     setKeys([]);
@@ -347,7 +360,6 @@ export class Flow {
     await this.saveDraftNow();
     try {
       const given = await this.ask("/api/undo", { tab: this.tab });
-      forget(this.draftKey(given.item.id));
       this.show(given, { editing: true });
       say(t("undone"));
     } catch (failure) {

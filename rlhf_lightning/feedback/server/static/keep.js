@@ -9,24 +9,24 @@ export const forgetful = () => refused;
 
 export function keep(key, value) {
   const text = JSON.stringify(value);
-  memory.set(key, text);
   try {
     localStorage.setItem(`rlhf-feedback.${key}`, text);
+    memory.delete(key); // what another tab forgets is gone here, too
     return true;
   } catch {
+    memory.set(key, text);
     refused = true;
     return false;
   }
 }
 
 export function kept(key) {
-  let text = null;
+  let text = memory.get(key) ?? null; // newer than what the browser has, where it refused this
   try {
-    text = localStorage.getItem(`rlhf-feedback.${key}`);
+    text ??= localStorage.getItem(`rlhf-feedback.${key}`);
   } catch {
     refused = true;
   }
-  text ??= memory.get(key) ?? null;
   try {
     return text === null ? null : JSON.parse(text);
   } catch {
@@ -41,6 +41,11 @@ export function forget(key) {
   } catch {
     refused = true;
   }
+}
+
+/** Call `changed` with the new value, or null, when another tab keeps something else under a key. */
+export function whenKept(key, changed) {
+  addEventListener("storage", (event) => event.key === `rlhf-feedback.${key}` && changed(event.newValue === null ? null : kept(key)));
 }
 
 /** The keys that begin so. */

@@ -12,7 +12,16 @@ export class Outbox {
     this.prefix = `outbox.${person}.`;
     this.on = on;
     this.wake = () => {};
-    addEventListener("online", () => this.wake());
+    this.closed = false;
+    this.online = () => this.wake();
+    addEventListener("online", this.online);
+  }
+
+  /** Send nothing more: what waits is kept, for the next page of this person. */
+  close() {
+    this.closed = true;
+    removeEventListener("online", this.online);
+    this.wake();
   }
 
   waiting() {
@@ -28,6 +37,7 @@ export class Outbox {
     let pause = 1000;
     let told = false;
     for (;;) {
+      if (this.closed) throw new Failure(0, "closed", "");
       try {
         const answer = await post("/api/judgements", entry);
         forget(key);
@@ -70,7 +80,7 @@ export class Outbox {
       try {
         await this.send(entry);
       } catch (failure) {
-        if (failure.status === 401) throw failure;
+        if (failure.status === 401 || failure.code === "closed") throw failure;
         this.on.refused(entry, failure);
       }
     }

@@ -1,9 +1,11 @@
 // The page: who is there, what they may see, and which of it is on the screen.
-import { Failure, ask, get, newId, post } from "./api.js";
+import { Failure, ask, get, newId, post, sendAs } from "./api.js";
 import { Dashboard } from "./dashboard.js";
+import { dialog } from "./dialog.js";
 import { button, h, say, unique } from "./dom.js";
+import { unsent } from "./drafts.js";
 import { Flow } from "./flow.js";
-import { keep, kept, tabName } from "./keep.js";
+import { forget, keep, kept, tabName, whenKept } from "./keep.js";
 import { listen, setCommonKeys, setKeys, showHelp } from "./keys.js";
 import { markdown } from "./markdown.js";
 import { chooseLanguage, language, languages, setLanguage, t } from "./words.js";
@@ -13,6 +15,8 @@ let me = null;
 let tab = null;
 let view = null; // what is on the screen: {start(), stop()}
 let frame = null;
+
+const WHO = "who"; // is in, in this browser: a session is all tabs'
 
 chooseLanguage();
 begin();
@@ -28,6 +32,8 @@ async function begin() {
     if (failure.passing) return retry(token);
     return signIn(token ? t("sign_in_bad") : "");
   }
+  sendAs(me);
+  keep(WHO, me.annotator.id);
   return me.consent.version && me.consent.text && !me.consent.given ? consent() : open();
 }
 
@@ -167,7 +173,7 @@ function go(name) {
   history.replaceState(null, "", frame.tabs ? `#${name}` : "/");
   frame.tabs?.querySelectorAll("button").forEach((one) => one.setAttribute("aria-current", one.dataset.view === name ? "page" : "false"));
   frame.main.replaceChildren(h("h1", { id: "question", tabIndex: -1 }, t("loading")));
-  const on = { progress, banner, calm: () => banner(null), ended: () => signIn(t("session_over")), consent: anew };
+  const on = { progress, banner, calm: () => banner(null), ended, consent: anew };
   view = name === "dashboard" ? new Dashboard({ me, place: frame.main, on }) : new Flow({ me, tab, queue: name, place: frame.main, on });
   frame.bar.parentElement.hidden = name === "dashboard";
   view.start();
@@ -231,17 +237,44 @@ function anew() {
   begin();
 }
 
+// Where somebody else has logged in, in another tab, the page becomes theirs.
+function ended(failure) {
+  return failure.code === "other_person" ? anew() : signIn(t("session_over"));
+}
+
+whenKept(WHO, (id) => view && id !== me.annotator.id && anew());
+
 // A link that is opened where the page is open already changes only what stands behind the #.
 addEventListener("hashchange", () => new URLSearchParams(location.hash.slice(1)).has("token") && anew());
 
+// Who comes to this browser next finds nothing of what was written; what is here alone goes only if that is said.
 async function logOut() {
+  await view?.saveDraft?.();
+  if (!view) return; // the session was over
+  const left = unsent(me.annotator.id);
+  if (!left.length) return leave();
+  dialog(t("log_out"), h("p", {}, t("log_out_unsent")), [
+    [t("cancel"), null],
+    [t("log_out_delete"), () => leave(left)],
+    [t("log_out_keep"), () => leave(), { class: "primary" }],
+  ]);
+}
+
+async function leave(left = []) {
   close();
+  left.forEach(forget);
   try {
     await ask("DELETE", "/api/session", {});
-  } catch {
-    // the session ends by itself
+  } catch (failure) {
+    if (failure.status !== 401) return stillIn();
   }
+  forget(WHO);
   page.replaceChildren(h("main", { class: "end" }, h("h1", { tabIndex: -1 }, t("logged_out"))));
+  page.querySelector("h1").focus();
+}
+
+function stillIn() {
+  page.replaceChildren(h("main", { class: "end" }, h("h1", { tabIndex: -1 }, t("log_out_failed")), button(t("offline_retry"), () => leave(), { class: "primary" })));
   page.querySelector("h1").focus();
 }
 

@@ -25,9 +25,9 @@ export function asking(item) {
 
 /**
  * Show a question in `place`.
- * `on`: {submit(), changed(), skip(), undo()}. Returns {payload(), missing(), keys, rationale(), more(), plain()}.
+ * `aside`: how many other drafts there are. `on`: {submit(), changed(), skip(), undo(), swap()}. Returns {payload(), missing(), keys, rationale(), more(), plain()}.
  */
-export function showQuestion(place, { item, draft, others, number, editing }, on) {
+export function showQuestion(place, { item, draft, others, number, editing, aside }, on) {
   const extras = { confidence: draft?.confidence ?? null, strength: draft?.strength ?? null, rationale: draft?.rationale ?? "", aspect: draft?.aspect ?? null };
   if (item.kind !== "rating" && item.aspects.length === 1) extras.aspect = item.aspects[0];
   const details = detailsOf(item, extras, on.changed);
@@ -49,6 +49,7 @@ export function showQuestion(place, { item, draft, others, number, editing }, on
     place.replaceChildren(
       h("div", { class: "question-head" }, heading, h("div", { class: "tools" }, formats)),
       editing ? h("p", { class: "notice" }, t("changing")) : "",
+      aside ? h("div", { class: "notice aside" }, h("p", {}, t("other_draft")), button(t("other_draft_show"), on.swap)) : "",
       prompt(item.asked, options),
       item.asked.context ? foldable(t("context"), item.asked.context, options) : "",
       others?.length ? othersOf(item, others, options) : "",

@@ -250,8 +250,8 @@ def test_nothing_one_person_and_one_question_are_said_in_words():
     assert alone.agreement[0].alpha.why == "no questions with two judgements"
     assert alone.people.each[0].accuracy.why == "no question of names was judged by others, too"
     one = build(ask(Simulated(noise=[0.0]), 1, persons=range(20)), "x")
-    assert one.agreement[0].alpha.why == "1 questions with two judgements: too few"
-    assert one.models.duels[0].wins.why == "20 of 20 comparisons won, of 1 prompts: too few for a share"
+    assert one.agreement[0].alpha.why == "1 question with two judgements: too few"
+    assert one.models.duels[0].wins.why == "20 of 20 comparisons won, of 1 prompt: too few for a share"
     assert one.models.tables[0].why is not None
 
 
@@ -309,7 +309,7 @@ def test_words_for_small_numbers():
     assert few(3, "questions") == "3 questions: too few"
     assert share(2, 3, "gold questions").why == "2 of 3 gold questions: too few for a share"
     assert share(9, 10, "x").value == 0.9
-    assert share_by([1.0] * 12, "a" * 12, "wins").why == "12 of 12 wins, of 1 prompts: too few for a share"
+    assert share_by([1.0] * 12, "a" * 12, "wins").why == "12 of 12 wins, of 1 prompt: too few for a share"
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,12 @@ def test_hostile_text_is_escaped_and_nothing_is_fetched():
     assert "default-src 'none'" in page
 
 
-def test_page_of_an_empty_store_says_what_to_do(tmp_path, capsys):
-    Store(tmp_path / "s.db").close()
-    assert main(["report", "--store", str(tmp_path / "s.db"), "--out", str(tmp_path / "out")]) == 0
-    assert "The log is empty" in (tmp_path / "out" / "feedback.html").read_text()
-    assert read(tmp_path / "out" / "feedback.json").counts.events == 0
-    assert "0 events" in capsys.readouterr().out
+def test_an_empty_log_is_refused_and_its_page_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text("")
+    assert main(["report", "--log", str(tmp_path / "log.jsonl"), "--out", str(tmp_path / "out")]) == 2
+    assert "log.jsonl holds no judgements: name a file of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert "The log is empty" in report_page(build([], "x"))
 
 
 def test_a_store_and_its_log_give_the_same_figures(tmp_path, capsys):

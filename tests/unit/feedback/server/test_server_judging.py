@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from helpers.judges import Clock, Server, User
 
+from rlhf_lightning.feedback.database import stamp
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.privacy.storing import Scrubber
+from rlhf_lightning.feedback.server import judging
 from rlhf_lightning.feedback.server.project import version_of
 
 Make = Callable[..., Server]
@@ -193,6 +196,59 @@ def test_drafts_follow_each_other(make_server: Make) -> None:
         ("draft-alp", "draft-al"),
         ("final", "draft-alp"),
     ]
+
+
+def test_a_draft_that_says_what_the_last_one_says_is_not_stored_again(make_server: Make) -> None:
+    server = make_server([item("correction", 1)])
+    user = server.user()
+    question = user.ask()
+    # Also where what is stored is not what was sent: personal data is replaced.
+    server.store.scrubber = Scrubber()
+    for text in ("a@example.org", "a@example.org", "b", "a@example.org"):
+        assert user.say(question, {"kind": "correction", "text": text}, "draft").json()["stored"]
+    texts = [event.payload.text for event in server.log()]
+    assert len(texts) == 3
+    assert texts[0] == texts[2] != "a@example.org"
+    assert user.ask()["version"] == server.log()[-1].id
+    assert user.ask()["written"] == stamp(server.log()[-1].time)
+
+
+def test_what_one_person_stores_of_one_question_is_bounded(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "MOST_DRAFTS", 3)
+    monkeypatch.setattr(judging, "MOST_JUDGEMENTS", 2)
+    server = make_server([item("correction", 1)], raters=2)
+    user, other = server.user(), server.user(number=1)
+
+    def say(person: User, text: str, status: str = "submitted") -> tuple[int, str | None]:
+        answer = person.say(asked[person.id], {"kind": "correction", "text": text}, status)
+        return answer.status_code, answer.json().get("error")
+
+    asked = {user.id: user.ask(), other.id: other.ask()}
+    assert [say(user, text, "draft")[0] for text in "abcc"] == [200] * 4
+    assert say(user, "d", "draft") == (422, "too_often")
+    assert say(other, "d", "draft")[0] == 200, "another person has room of their own"
+    assert say(user, "d") == (200, None), "it is the drafts that are too many, not the answer"
+    asked[user.id] = user.post("undo", {"tab": "tab"}).json()
+    assert say(user, "e") == (200, None)
+    asked[user.id] = user.post("undo", {"tab": "tab"}).json()
+    assert say(user, "f") == (422, "too_often")
+    assert user.say(asked[user.id], None, "skipped", reason="unclear").json()["error"] == "too_often"
+    said = [event for event in server.log() if event.annotator.id == user.id]
+    assert [event.status for event in said] == ["draft"] * 3 + ["submitted"] * 2
+    assert [event.payload.text for event in server.current()] == ["e"], "the last answer holds"
+
+
+def test_an_answer_has_room_in_proportion_to_its_question(make_server: Make) -> None:
+    server = make_server([item("correction", 1)])
+    user = server.user()
+    question = user.ask()
+    room = judging.ROOM + 2 * len("question 0" + "beside it" + "alpha")
+    form = len('{"kind":"correction","candidate":0,"text":"","rationale":"why"}')
+    long = {"kind": "correction", "text": "x" * (room - form), "rationale": "why"}
+    assert user.say(question, {**long, "rationale": "why?"}, "draft").json()["error"] == "too_long"
+    assert user.say(question, {**long, "rationale": "why?"}).json()["error"] == "too_long"
+    assert server.log() == []
+    assert user.say(question, long).status_code == 200
 
 
 def test_a_draft_of_a_label_may_have_none_yet(make_server: Make) -> None:

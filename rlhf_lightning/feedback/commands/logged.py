@@ -1,0 +1,43 @@
+"""The judgements that a command works on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlhf_lightning.data.files import did_you_mean
+from rlhf_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from rlhf_lightning.feedback.events import Event
+    from rlhf_lightning.feedback.store import Store
+
+
+def logged(store: Store, project: str | None) -> list[Event]:
+    """The log of a store, or of one project in it.
+
+    Raises:
+        UserError: if it is empty.
+    """
+    log = list(store.events(project))
+    if not log:
+        raise nothing_in(store, project)
+    return log
+
+
+def nothing_in(store: Store, project: str | None) -> UserError:
+    """That there are no judgements, and what to do about it."""
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.database import events
+
+    with store.engine.connect() as connection:
+        others = sorted(connection.scalars(sa.select(events.c.project).distinct()))
+    if project is not None and others:
+        like = did_you_mean(project, others)
+        return UserError(
+            f"{store.shown_place} holds no judgements of {project}{like}: there are those of {', '.join(others)}"
+        )
+    return UserError(
+        f"{store.shown_place} holds no judgements{f' of {project}' if project else ''}: let people judge with "
+        "`rlhf-feedback serve`, or take some in with `rlhf-feedback import`"
+    )
