@@ -1,7 +1,7 @@
 """One judgement, or one sign of use, as the event log keeps it: who was shown what, and what they said or did.
 
-Events are never changed. What a person thinks better of is a new event that supersedes the old one; `current` says
-which hold. The JSON of an event is its dump without what is None: what is exported is read back equal.
+Events are never changed. What a person thinks better of is a new event that supersedes the old one; `holding.current`
+says which hold. The JSON of an event is its dump without what is None: what is exported is read back equal.
 """
 
 from __future__ import annotations
@@ -9,23 +9,21 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
     model_validator,
 )
 
-from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
+from rlhf_lightning.feedback.payloads import KINDS, Payload, Spans, Value
 
 VERSION: Literal[1] = 1
 """Of the form of events; another one is refused when read."""
@@ -33,18 +31,10 @@ VERSION: Literal[1] = 1
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")]
 """Identifiers: short, and harmless in an address or a file's name."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Grade = Annotated[int, Field(ge=1, le=3)]
 
 Status = Literal["submitted", "draft", "skipped", "retracted", "erased"]
 Role = Literal["annotator", "adjudicator", "owner", "user", "simulated"]
 """``user`` gave implicit feedback while using a model; ``simulated`` is no person."""
-
-
-class Value(BaseModel):
-    """A frozen value of which every field is known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _finite(value: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +82,7 @@ class Asked(Value):
     language: str | None = None
     document: str | None = None
     person: Id | None = None
-    meta: Columns = {}
+    meta: Columns = Field(default_factory=dict)
 
     @property
     def plain(self) -> str:
@@ -115,7 +105,7 @@ class Candidate(Value):
     text: str
     hash: str = ""
     model: str | None = None
-    settings: Columns = {}
+    settings: Columns = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -166,202 +156,6 @@ class Timing(Value):
     first_action: AwareDatetime | None = None
     submitted: AwareDatetime | None = None
     active_ms: Annotated[int, Field(ge=0, le=10**11)] | None = None  # three years: no number that overflows
-
-
-# --- what was said or done -------------------------------------------------------------------------------------------
-
-
-class Said(Value):
-    """What every explicit judgement may have: the aspect judged (None is the whole), how sure, and why."""
-
-    aspect: str | None = None
-    confidence: Grade | None = None
-    rationale: str | None = None
-
-    def lacks(self, candidates: int) -> str | None:
-        """What keeps it from being submitted, in words; None where nothing does. Drafts may lack things.
-
-        Raises:
-            ValueError: for what no draft can be.
-        """
-        return None
-
-
-class Pairwise(Said):
-    """Which of two candidates is better: ``winner`` is 0 or 1, or None in a tie or where both are bad."""
-
-    kind: Literal["pairwise"] = "pairwise"
-    outcome: Literal["win", "tie", "both_bad"] | None = None
-    winner: Literal[0, 1] | None = None
-    strength: Grade | None = None
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        if candidates != 2:
-            raise ValueError(f"a pairwise judgement is of 2 candidates, not {candidates}")
-        if (self.winner is not None) != (self.outcome == "win"):
-            raise ValueError("outcome win, and no other, has a winner (0 or 1)")
-        return None if self.outcome else "outcome"
-
-
-class Ranking(Said):
-    """A rank for each candidate: 1 is the best; equal ranks are ties; None is not ranked yet."""
-
-    kind: Literal["ranking"] = "ranking"
-    ranks: tuple[Annotated[int, Field(ge=1, le=10**6)] | None, ...]
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        _each(self.ranks, candidates, "ranks")
-        return "ranks" if None in self.ranks else None
-
-
-class Rating(Said):
-    """A number from ``low`` to ``high`` for each candidate, by aspect (``{"fluency": [4, 2]}``); None is not rated."""
-
-    kind: Literal["rating"] = "rating"
-    values: dict[str, tuple[float | None, ...]]
-    low: float = 1
-    high: float = 5
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
-        for aspect, values in self.values.items():
-            _each(values, candidates, f"values.{aspect}")
-            for value in values:
-                if value is not None and not self.low <= value <= self.high:
-                    raise ValueError(f"values.{aspect}: {value:g} is not on the scale {self.low:g} to {self.high:g}")
-        return None if any(v is not None for values in self.values.values() for v in values) else "values"
-
-
-class Thumbs(Said):
-    """Up (true), down (false) or nothing (None) for each candidate."""
-
-    kind: Literal["thumbs"] = "thumbs"
-    up: tuple[bool | None, ...]
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        _each(self.up, candidates, "up")
-        return None if any(value is not None for value in self.up) else "up"
-
-
-class Correction(Said):
-    """A candidate's text as a person would have it."""
-
-    kind: Literal["correction"] = "correction"
-    candidate: int = 0
-    text: str
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        _one(self.candidate, candidates)
-        return None if self.text.strip() else "text"
-
-
-class Span(Value):
-    """Characters ``start`` up to ``end`` of a candidate's text (code points, as Python counts); what is wrong there."""
-
-    start: Annotated[int, Field(ge=0)]
-    end: int
-    label: str
-    severity: Literal["minor", "major", "critical"] | None = None
-    note: str | None = None
-
-
-class Spans(Said):
-    """Marks within one candidate; none at all says that nothing is wrong."""
-
-    kind: Literal["spans"] = "spans"
-    candidate: int = 0
-    spans: tuple[Span, ...] = ()
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        _one(self.candidate, candidates)
-        for span in self.spans:
-            if span.end <= span.start:
-                raise ValueError(f"spans: {span.start} to {span.end} marks nothing")
-        return None
-
-
-class Label(Said):
-    """One of a closed set of labels, for a candidate or (None) for the prompt."""
-
-    kind: Literal["label"] = "label"
-    label: str
-    candidate: int | None = None
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        if self.candidate is not None:
-            _one(self.candidate, candidates)
-        return None if self.label else "label"
-
-
-Signal = Literal[
-    "impression",
-    "click",
-    "copy",
-    "dwell",
-    "scroll",
-    "continued",
-    "rephrased",
-    "regenerated",
-    "edit_accepted",
-    "abandoned",
-]
-
-
-class Implicit(Value):
-    """What a person did with a candidate (None: with the whole answer page).
-
-    Attributes:
-        signal: what was done.
-        candidate: with which candidate.
-        value: how much of it, in ``unit``.
-        unit: ``count`` (times), ``ms``, ``px``, ``chars`` or ``share`` (0 to 1).
-        position: place at which the candidate was shown, 0 the first.
-        visible: how many candidates were visible.
-        propensity: probability that the candidate was looked at where it stood.
-        censored: whether it went on after the record ended, so that ``value`` is a lower bound.
-    """
-
-    kind: Literal["implicit"] = "implicit"
-    signal: Signal
-    candidate: int | None = None
-    value: Annotated[float, Field(ge=0)] = 1.0
-    unit: Literal["count", "ms", "px", "chars", "share"] = "count"
-    position: Annotated[int, Field(ge=0)] | None = None
-    visible: Annotated[int, Field(ge=1)] | None = None
-    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
-    censored: bool = False
-
-    def lacks(self, candidates: int) -> str | None:
-        """As `Said.lacks`."""
-        if self.candidate is not None:
-            _one(self.candidate, candidates)
-        return None
-
-
-Payload = Annotated[
-    Pairwise | Ranking | Rating | Thumbs | Correction | Spans | Label | Implicit, Field(discriminator="kind")
-]
-Explicit = (Pairwise, Ranking, Rating, Thumbs, Correction, Spans, Label)
-KINDS: tuple[str, ...] = ("pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label", "implicit")
-"""Kinds of feedback; all but the last are explicit."""
-
-
-def _each(values: Sequence[object], candidates: int, name: str) -> None:
-    if len(values) != candidates:
-        raise ValueError(f"{name} has {count_of(len(values), 'values')} for {count_of(candidates, 'candidates')}")
-
-
-def _one(candidate: int, candidates: int) -> None:
-    if not 0 <= candidate < candidates:
-        raise ValueError(f"candidate {candidate} is none of the {candidates}, which count from 0")
 
 
 # --- the event -------------------------------------------------------------------------------------------------------
@@ -505,42 +299,3 @@ def explain(error: ValidationError) -> str:
     others = len(places) - 1
     more = f" (and {others} more)" if others else ""
     return f"{f'the field {field!r}: ' if field else ''}{message[:1].lower()}{message[1:]}{more}"
-
-
-# --- which events hold -----------------------------------------------------------------------------------------------
-
-
-def current(events: Iterable[Event], drafts: bool = False) -> list[Event]:
-    """The events that hold: no drafts, nothing superseded or taken back, what was skipped or erased left out.
-
-    An event is superseded by any other of the same annotator that names it, also where it comes earlier in the log
-    (a log may be put together from several). What a superseding draft is about to replace still holds. A skip that
-    replaces a judgement takes it away.
-
-    Args:
-        events: of any number of people and items.
-        drafts: whether what is not submitted yet counts too.
-
-    Returns:
-        Those with a payload, in their order in the log.
-    """
-    wanted: tuple[Status, ...] = ("submitted", "draft") if drafts else ("submitted",)
-    return [event for event in holding(events, wanted) if event.payload is not None]
-
-
-def holding(events: Iterable[Event], statuses: Collection[Status]) -> list[Event]:
-    """The events of these statuses that nothing supersedes or takes back; drafts do so only where they are among them.
-
-    See `current`; those without a payload are among them here.
-    """
-    log, drafts = list(events), "draft" in statuses
-    by_id = {event.id: event for event in log}
-    gone = {
-        event.supersedes
-        for event in log
-        if event.supersedes is not None
-        and (event.status != "draft" or drafts)
-        and (old := by_id.get(event.supersedes)) is not None
-        and old.annotator.id == event.annotator.id
-    }
-    return [event for event in log if event.id not in gone and event.status in statuses]

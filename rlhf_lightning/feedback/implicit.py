@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlhf_lightning.data.rows import PreferenceRow
-from rlhf_lightning.feedback.events import Event, Implicit
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.pairs import Opinion, opinions
+from rlhf_lightning.feedback.payloads import Implicit
 from rlhf_lightning.feedback.rules import Dropped, Origin, Rules, prompt_key
 
 CAP = 0.2

@@ -13,18 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from rlhf_lightning.data.files import Record, check_exists, count_of, did_you_mean, flaw, read_file, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import (
-    Asked,
-    Candidate,
-    Event,
-    Id,
-    Payload,
-    Spans,
-    Value,
-    check_inside,
-    explain,
-    holding,
-)
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, check_inside, explain
+from rlhf_lightning.feedback.holding import holding
+from rlhf_lightning.feedback.payloads import Payload, Spans, Value
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {

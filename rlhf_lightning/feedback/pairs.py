@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from rlhf_lightning.feedback.events import Correction, Event, Pairwise, Ranking, Rating, Spans, Thumbs
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Correction, Pairwise, Ranking, Rating, Spans, Thumbs
 from rlhf_lightning.feedback.rules import Dropped, Origin, Rules, prompt_key
 from rlhf_lightning.feedback.text import same_text
 

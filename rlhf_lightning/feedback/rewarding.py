@@ -6,7 +6,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rlhf_lightning.feedback.events import Event, Rating, Thumbs
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Rating, Thumbs
 from rlhf_lightning.feedback.rows import usable
 from rlhf_lightning.feedback.rules import prompt_key
 

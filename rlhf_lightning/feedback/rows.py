@@ -12,7 +12,7 @@ from rlhf_lightning.data.files import count_of
 from rlhf_lightning.data.rows import PreferenceRow, SFTRow, UnpairedRow
 from rlhf_lightning.data.split import split_by_group
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Correction, Event, Label, Rating, Thumbs
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.implicit import implicit_rows
 from rlhf_lightning.feedback.merging import (
     SETTLED,
@@ -23,6 +23,7 @@ from rlhf_lightning.feedback.merging import (
     thumb_rows,
 )
 from rlhf_lightning.feedback.pairs import EMPTY, Opinion, opinions, ratings, settles
+from rlhf_lightning.feedback.payloads import Correction, Label, Rating, Thumbs
 from rlhf_lightning.feedback.rules import Dropped, Origin, Rules
 
 By = Literal["prompt", "document", "person"]

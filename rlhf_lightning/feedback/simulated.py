@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Event, Pairwise, Ranking, Rating, Shown, Thumbs, Timing
+from rlhf_lightning.feedback.events import Annotator, Event, Shown, Timing
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Pairwise, Ranking, Rating, Thumbs
 
 START = datetime(2000, 1, 1, tzinfo=timezone.utc)
 """When simulated people begin: their events are the same whenever they are made."""

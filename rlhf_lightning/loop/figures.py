@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rlhf_lightning.data.rows import PreferenceRow
-from rlhf_lightning.feedback.events import Event, Pairwise
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.statistics.intervals import wilson_interval
 from rlhf_lightning.models import RewardModel
 

@@ -14,7 +14,7 @@ from typing import Any
 from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.store import Store

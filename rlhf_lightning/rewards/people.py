@@ -136,7 +136,8 @@ class PeopleReward:
 
     def _judged(self, items: Sequence[Item]) -> list[float | None]:
         """What is known of each by now; None where too few people have judged it."""
-        from rlhf_lightning.feedback.events import current, digest
+        from rlhf_lightning.feedback.events import digest
+        from rlhf_lightning.feedback.holding import current
         from rlhf_lightning.feedback.items import unanswered
         from rlhf_lightning.feedback.rewarding import reward_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from browser import Browser
 from console import BIN, environment, write_rows
 
-from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.store import Store
 
 

@@ -14,7 +14,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from judges import HEADING, READY, Server, enter
 
-from rlhf_lightning.feedback.events import Correction, Pairwise, Ranking, Spans, Thumbs
+from rlhf_lightning.feedback.payloads import Correction, Pairwise, Ranking, Spans, Thumbs
 from rlhf_lightning.feedback.store import Store
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

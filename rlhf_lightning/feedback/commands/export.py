@@ -77,7 +77,7 @@ def export(
     Raises:
         UserError: if the file is there, its folder isn't, or there is nothing to be written.
     """
-    from rlhf_lightning.feedback.events import current
+    from rlhf_lightning.feedback.holding import current
 
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it")

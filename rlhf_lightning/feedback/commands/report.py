@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the report; with ``--run`` the run's report as well."""
-    from rlhf_lightning.feedback.events import current
+    from rlhf_lightning.feedback.holding import current
     from rlhf_lightning.feedback.report import reward_check
     from rlhf_lightning.feedback.report.build import build, write
     from rlhf_lightning.feedback.report.html import report_page
@@ -106,7 +106,7 @@ def _read_log(path: Path, project: str | None) -> list[Event]:
 
 
 def _into_run(of_run: Run, log: list[Event]) -> None:
-    from rlhf_lightning.feedback.events import current
+    from rlhf_lightning.feedback.holding import current
     from rlhf_lightning.feedback.report.of_run import human_of
     from rlhf_lightning.report.html import write_report
     from rlhf_lightning.report.human import human_lines

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.commands.logged import logged
-from rlhf_lightning.feedback.events import KINDS, Event, current
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.holding import current
+from rlhf_lightning.feedback.payloads import KINDS
 from rlhf_lightning.feedback.row_files import check_folder, optional_columns, write_rows
 from rlhf_lightning.feedback.rows import Rows, rows_of, split_rows
 from rlhf_lightning.feedback.rules import MERGES, Rules

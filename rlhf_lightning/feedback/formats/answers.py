@@ -14,8 +14,9 @@ from typing import Any
 
 from rlhf_lightning.data.files import count_of, did_you_mean, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Ranking, Rating
+from rlhf_lightning.feedback.events import Asked, Candidate, Event
 from rlhf_lightning.feedback.formats.common import Import, item_id, make_event, prompt_of, text_of
+from rlhf_lightning.feedback.payloads import Ranking, Rating
 
 PROMPTS = ("prompt", "instruction", "question", "input", "source", "document", "text")
 """Names of the field with the prompt, where the user says none: the first that is there."""

@@ -19,7 +19,7 @@ from typing import Any
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.data.format import EmptyAnswer
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message, Pairwise
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -32,6 +32,7 @@ from rlhf_lightning.feedback.formats.common import (
     need,
     when,
 )
+from rlhf_lightning.feedback.payloads import Pairwise
 
 WINNERS: dict[str, tuple[str, int | None]] = {
     "model_a": ("win", 0),

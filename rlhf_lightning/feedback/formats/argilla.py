@@ -24,7 +24,7 @@ from typing import Any
 from rlhf_lightning.data.files import Record, open_text, shown
 from rlhf_lightning.data.strict_json import Fault, parse
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Correction, Event, Label, Pairwise, Ranking, Rating, Spans, Thumbs
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.formats.answers import NAMES, OUTCOMES, Answers, same, subject_of
 from rlhf_lightning.feedback.formats.common import (
     Import,
@@ -39,6 +39,7 @@ from rlhf_lightning.feedback.formats.common import (
     when,
     whole,
 )
+from rlhf_lightning.feedback.payloads import Correction, Label, Pairwise, Ranking, Rating, Spans, Thumbs
 
 STATUS = {"submitted": "submitted", "draft": "draft", "discarded": "skipped"}
 _PEOPLE = uuid.UUID("0b0f4b3e-0f6e-5c55-8d11-6f4f0b3d9a52")

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from rlhf_lightning.data.files import OnBad, Record, check_exists, flaw, listed, read_file, shown
 from rlhf_lightning.data.format import EmptyAnswer, SameCompletions
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Pairwise, explain
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, explain
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.salt import pseudonym
 
 UNKNOWN = "unknown"

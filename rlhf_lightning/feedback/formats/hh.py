@@ -13,7 +13,7 @@ from pathlib import Path
 from rlhf_lightning.data.files import Record
 from rlhf_lightning.data.format import split_transcripts
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message, Pairwise
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -28,6 +28,7 @@ from rlhf_lightning.feedback.formats.common import (
     text_of,
     win,
 )
+from rlhf_lightning.feedback.payloads import Pairwise
 
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 

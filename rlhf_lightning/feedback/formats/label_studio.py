@@ -24,16 +24,7 @@ from typing import Any
 
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import (
-    Correction,
-    Event,
-    Label,
-    Pairwise,
-    Ranking,
-    Rating,
-    Spans,
-    Thumbs,
-)
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.formats.answers import NAMES, OUTCOMES, Answers, Subject, same, subject_of
 from rlhf_lightning.feedback.formats.common import (
     Import,
@@ -48,6 +39,7 @@ from rlhf_lightning.feedback.formats.common import (
     text_of,
     when,
 )
+from rlhf_lightning.feedback.payloads import Correction, Label, Pairwise, Ranking, Rating, Spans, Thumbs
 
 __all__ = ["read", "write"]
 MAX_RATING = 5

@@ -20,7 +20,7 @@ from typing import Any
 
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message, Ranking, Rating
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -32,6 +32,7 @@ from rlhf_lightning.feedback.formats.common import (
     text_of,
     whole,
 )
+from rlhf_lightning.feedback.payloads import Ranking, Rating
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
 _IDS = uuid.UUID("5a1f4b0e-6d0b-5b2c-9d6e-0d5f0a7c1e21")

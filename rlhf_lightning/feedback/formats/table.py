@@ -30,19 +30,7 @@ from typing import Any
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.data.strict_json import Fault, parse
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import (
-    KINDS,
-    Asked,
-    Candidate,
-    Correction,
-    Event,
-    Label,
-    Pairwise,
-    Ranking,
-    Rating,
-    Spans,
-    Thumbs,
-)
+from rlhf_lightning.feedback.events import Asked, Candidate, Event
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -56,6 +44,7 @@ from rlhf_lightning.feedback.formats.common import (
     prompt_of,
     when,
 )
+from rlhf_lightning.feedback.payloads import KINDS, Correction, Label, Pairwise, Ranking, Rating, Spans, Thumbs
 
 NAMES = "abcdefghi"
 MODELS = tuple(f"model_{name}" for name in NAMES)

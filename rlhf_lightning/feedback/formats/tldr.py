@@ -17,7 +17,7 @@ from typing import Any
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.data.format import SameCompletions
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Asked, Candidate, Event
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -30,6 +30,7 @@ from rlhf_lightning.feedback.formats.common import (
     whole,
     win,
 )
+from rlhf_lightning.feedback.payloads import Pairwise
 
 _QUERY = re.compile(r"SUBREDDIT: r/(.*?)\n\nTITLE: (.*?)\n\nPOST: (.*)\n\nTL;DR:", re.DOTALL)
 

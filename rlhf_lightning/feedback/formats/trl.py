@@ -22,7 +22,7 @@ from typing import Any
 from rlhf_lightning.data.files import Record, shown
 from rlhf_lightning.data.format import SameCompletions
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Asked, Candidate, Correction, Event, Message, Pairwise, Thumbs
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.formats.common import (
     Import,
     Keys,
@@ -41,6 +41,7 @@ from rlhf_lightning.feedback.formats.common import (
     when,
     win,
 )
+from rlhf_lightning.feedback.payloads import Correction, Pairwise, Thumbs
 
 Prompt = str | tuple[Message, ...]
 

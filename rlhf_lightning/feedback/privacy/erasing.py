@@ -37,9 +37,11 @@ from rlhf_lightning.feedback.database import (
     stamp,
     tables,
 )
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Spans, Timing, current
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Timing
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.lineage import models_of
+from rlhf_lightning.feedback.payloads import Correction, Spans
 from rlhf_lightning.feedback.privacy.retention import retention
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
 from rlhf_lightning.feedback.server.tables import assignments, people, queue, sessions, tokens, turn

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from rlhf_lightning.feedback.events import Asked, Candidate, Correction, Event, Message, Payload, Spans
+from rlhf_lightning.feedback.events import Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.formats.common import item_id
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Correction, Payload, Spans
 from rlhf_lightning.feedback.privacy.pii import Finding, find, numbered, replace
 
 MOVED = "marks on personal data that was replaced are left out"

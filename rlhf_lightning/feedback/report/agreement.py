@@ -8,17 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_lightning.feedback.events import (
-    Correction,
-    Event,
-    Label,
-    Pairwise,
-    Ranking,
-    Rating,
-    Thumbs,
-    Value,
-)
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.pairs import settles
+from rlhf_lightning.feedback.payloads import Correction, Label, Pairwise, Ranking, Rating, Thumbs, Value
 from rlhf_lightning.feedback.report.figures import FEWEST, Figure, few, figure, none, share_by
 from rlhf_lightning.feedback.report.said import alike, better, explicit, first_time, same
 from rlhf_lightning.feedback.statistics.agreement import (

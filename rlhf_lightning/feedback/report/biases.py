@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlhf_lightning.feedback.events import Event, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, Figure, few, figure, none, number
 from rlhf_lightning.feedback.report.said import comparisons
 from rlhf_lightning.feedback.statistics.bias import length_bias, position_bias

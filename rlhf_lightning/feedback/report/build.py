@@ -10,8 +10,10 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Event, Value, current, explain
+from rlhf_lightning.feedback.events import Event, explain
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.implicit import implicit_accuracy
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.report.agreement import Agreement, agreements
 from rlhf_lightning.feedback.report.biases import Length, Position, length_of, position_of
 from rlhf_lightning.feedback.report.counts import Counts, counts_of

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timezone
 
-from rlhf_lightning.feedback.events import KINDS, Event, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import KINDS, Value
 from rlhf_lightning.feedback.rows import rows_of
 from rlhf_lightning.feedback.rules import Rules
 

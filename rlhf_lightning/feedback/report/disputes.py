@@ -6,8 +6,9 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from rlhf_lightning.feedback.events import Event, Value
+from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.pairs import settles
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.report.said import Alike, alike, answer, first_time
 
 MOST = 12

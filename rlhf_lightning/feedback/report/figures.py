@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 from rlhf_lightning.data.files import count_of
-from rlhf_lightning.feedback.events import Value
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.statistics.intervals import Estimate, clustered_share, effective_clusters, wilson_interval
 
 FEWEST = 10

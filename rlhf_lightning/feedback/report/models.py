@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_lightning.feedback.events import Event, Pairwise, Ranking, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Pairwise, Ranking, Value
 from rlhf_lightning.feedback.report.figures import FEWEST, Figure, few, figure, share_by
 from rlhf_lightning.feedback.report.said import explicit
 from rlhf_lightning.feedback.rows import usable

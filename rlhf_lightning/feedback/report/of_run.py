@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
-from rlhf_lightning.feedback.events import Event, Pairwise
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.report.agreement import agreements
 from rlhf_lightning.feedback.report.models import Match, duel, matches_of
 from rlhf_lightning.report.human import Human, Preferred

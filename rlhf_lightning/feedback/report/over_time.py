@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from rlhf_lightning.feedback.events import Event, Pairwise, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Pairwise, Value
 from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, few, number
 from rlhf_lightning.feedback.report.said import alike, comparisons, explicit, first_time, same, seconds
 from rlhf_lightning.feedback.statistics.raters import drift, time_blocks

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from rlhf_lightning.feedback.events import Event, Label, Pairwise, Thumbs, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Label, Pairwise, Thumbs, Value
 from rlhf_lightning.feedback.report.agreement import (
     Compared,
     mean_likeness,

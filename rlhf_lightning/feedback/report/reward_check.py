@@ -13,7 +13,8 @@ import numpy as np
 
 from rlhf_lightning.data.rows import PreferenceRow
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Event, Value
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.report.disputes import MOST, cut
 from rlhf_lightning.feedback.report.figures import FEWEST, Figure, few, none, share_by
 from rlhf_lightning.feedback.rows import rows_of

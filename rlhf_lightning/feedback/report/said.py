@@ -10,17 +10,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 from rlhf_lightning.data.files import count_of
-from rlhf_lightning.feedback.events import (
-    Correction,
-    Event,
-    Implicit,
-    Label,
-    Pairwise,
-    Ranking,
-    Rating,
-    Spans,
-    Thumbs,
-)
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Correction, Implicit, Label, Pairwise, Ranking, Rating, Spans, Thumbs
 from rlhf_lightning.feedback.server.comparing import likeness, to_stored
 from rlhf_lightning.feedback.statistics.raters import READING_LIMIT
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from rlhf_lightning.feedback.events import Value
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.server import judging, leases, people, queue
 from rlhf_lightning.feedback.server.judging import Secret, Sent, Words
 from rlhf_lightning.feedback.server.people import Person, PersonRole

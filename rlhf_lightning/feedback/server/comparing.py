@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, TypeVar
 
-from rlhf_lightning.feedback.events import Correction, Implicit, Label, Pairwise, Ranking, Rating, Spans, Thumbs
+from rlhf_lightning.feedback.payloads import Correction, Implicit, Label, Pairwise, Ranking, Rating, Spans, Thumbs
 
 Judgement = Pairwise | Ranking | Rating | Thumbs | Correction | Spans | Label | Implicit
 T = TypeVar("T")

@@ -17,21 +17,9 @@ import sqlalchemy as sa
 from pydantic import AfterValidator, Field, ValidationError
 
 from rlhf_lightning.feedback.database import events, stamp
-from rlhf_lightning.feedback.events import (
-    Annotator,
-    Event,
-    Id,
-    Label,
-    Message,
-    Payload,
-    Rating,
-    Shown,
-    Spans,
-    Timing,
-    Value,
-    explain,
-)
+from rlhf_lightning.feedback.events import Annotator, Event, Id, Message, Shown, Timing, explain
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Label, Payload, Rating, Spans, Value
 from rlhf_lightning.feedback.server import leases
 from rlhf_lightning.feedback.server.comparing import Judgement, to_shown, to_stored
 from rlhf_lightning.feedback.server.people import Person

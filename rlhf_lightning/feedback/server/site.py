@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
-from rlhf_lightning.feedback.events import Value, explain
+from rlhf_lightning.feedback.events import explain
+from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.server import people, progress
 from rlhf_lightning.feedback.server.dashboard import Dashboard
 from rlhf_lightning.feedback.server.people import Person, PersonRole

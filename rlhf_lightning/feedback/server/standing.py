@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
 from rlhf_lightning.feedback.database import events, items
-from rlhf_lightning.feedback.events import Event, Payload
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.comparing import Judgement, disputed
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, queue

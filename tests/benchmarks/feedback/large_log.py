@@ -29,8 +29,9 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "unit"))
 from helpers import postgres
 
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.server import judging, leases, progress, queue, standing
 from rlhf_lightning.feedback.server.dashboard import Dashboard
 from rlhf_lightning.feedback.server.people import Person

@@ -40,8 +40,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "unit"))
 from helpers import postgres
 
-from rlhf_lightning.feedback.events import Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.store import Store
 
 RATERS = 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Thumbs
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item, unanswered
+from rlhf_lightning.feedback.payloads import Thumbs
 from rlhf_lightning.feedback.store import Store
 
 ITEMS = [Item(id=f"q{i}", kind="thumbs", asked=Asked(text="x"), candidates=(Candidate(text="y"),)) for i in range(6)]

@@ -1,4 +1,4 @@
-"""What an event may be, and which events hold. (That their JSON is read back equal is tested with the log's format.)"""
+"""What an event may be. (That their JSON is read back equal is tested with the log's format.)"""
 
 from __future__ import annotations
 
@@ -10,24 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import (
-    Annotator,
-    Asked,
-    Candidate,
-    Event,
-    Implicit,
-    Message,
-    Pairwise,
-    Ranking,
-    Rating,
-    Shown,
-    Span,
-    Spans,
-    Thumbs,
-    current,
-    digest,
-    explain,
-)
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Shown, digest, explain
+from rlhf_lightning.feedback.payloads import Implicit, Pairwise, Ranking, Rating, Span, Spans, Thumbs
 
 WIN = Pairwise(outcome="win", winner=0)
 
@@ -129,32 +113,3 @@ def test_a_line_that_is_no_event_is_told_by_place_and_field(change, word):
     values = json.loads(event().to_json()) | change
     with pytest.raises(UserError, match=f"log, line 7: {word}"):
         Event.from_json(json.dumps(values), "log, line 7")
-
-
-def names(*log: Event, **options: Any) -> list[str]:
-    return [one.id for one in current(log, **options)]
-
-
-def test_what_a_person_replaced_or_took_back_holds_no_more():
-    first, again = event("1"), event("2", supersedes="1")
-    assert names(first, again) == ["2"]
-    assert names(again, first) == ["2"]  # logs may be put together in any order
-    taken = event("3", payload=None, status="retracted", supersedes="2")
-    assert names(first, again, taken) == []
-    skipped = event("3", payload=None, status="skipped", supersedes="2")
-    assert names(first, again, skipped) == []
-
-
-def test_nobody_takes_back_what_another_said():
-    assert names(event("1"), event("2", who="b", supersedes="1")) == ["1", "2"]
-
-
-def test_a_draft_replaces_nothing_until_it_is_submitted():
-    first, draft = event("1"), event("2", supersedes="1", status="draft")
-    assert names(first, draft) == ["1"]
-    assert names(first, draft, drafts=True) == ["2"]
-    assert names(first, draft, event("3", supersedes="2")) == ["1", "3"]
-
-
-def test_what_was_erased_or_skipped_says_nothing():
-    assert names(event("1", payload=None, status="erased"), event("2", payload=None, status="skipped")) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlhf_lightning.data.rankings import ranks, together
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.pairs import penalty
 from rlhf_lightning.feedback.rows import rows_of, split_rows
 from rlhf_lightning.feedback.rules import Rules

@@ -8,8 +8,8 @@ import pytest
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.commands.export import export
 from rlhf_lightning.feedback.commands.import_ import import_files
-from rlhf_lightning.feedback.events import current
 from rlhf_lightning.feedback.formats.common import Import
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.salt import pseudonym, salt_of
 from rlhf_lightning.feedback.store import Store
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Message, Pairwise
+from rlhf_lightning.feedback.events import Message
 from rlhf_lightning.feedback.items import Item, read_items
+from rlhf_lightning.feedback.payloads import Pairwise
 
 
 def read(tmp_path: Path, *rows: dict, name: str = "q.jsonl") -> list[Item]:

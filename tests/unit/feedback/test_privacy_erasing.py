@@ -21,7 +21,8 @@ from strategies import ids, logs
 
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.database import tables
-from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.lineage import MANIFEST, note_models
 from rlhf_lightning.feedback.privacy import erasing

@@ -17,9 +17,10 @@ from strategies import events, items
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.commands.review import listed, text_at
 from rlhf_lightning.feedback.database import facts, replaced
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Correction, Event, Pairwise, Span, Spans
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.formats.common import item_id
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Correction, Pairwise, Span, Spans
 from rlhf_lightning.feedback.privacy.pii import find
 from rlhf_lightning.feedback.privacy.storing import MOVED, Scrubber
 from rlhf_lightning.feedback.store import Store

@@ -16,7 +16,7 @@ from rlhf_lightning.data.sources import load_task_data
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.database import export_events, exports
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.row_files import optional_columns, write_rows
 from rlhf_lightning.feedback.rows import Rows, rows_of, split_rows
 from rlhf_lightning.feedback.rules import Rules

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.database import events, export_events, exports, facts, items
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message, Payload
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Message
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.tables import turn
 from rlhf_lightning.feedback.store import Conflict, Store
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from rlhf_lightning.feedback.events import Event, current
+from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server import people, standing
 from rlhf_lightning.feedback.server.app import create_app

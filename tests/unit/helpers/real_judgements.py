@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
+from rlhf_lightning.feedback.payloads import Pairwise
 
 TIME = datetime(2025, 1, 1, tzinfo=timezone.utc)
 SPLITS = ("train", "dev", "test")

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rlhf_lightning.data.rows import PreferenceRow, Prompt
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.loop.figures import foretold, gains, said_of, wins_of
 
 

@@ -7,8 +7,9 @@ import pytest
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.loop.judgements import JUDGEMENTS, QUESTIONS, Judgements, held_prompts
 from rlhf_lightning.loop.questions import VERDICT
 

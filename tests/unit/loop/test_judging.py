@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item, unanswered
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.loop.judging import ask_file, ask_simulated, hidden_scores, project_of

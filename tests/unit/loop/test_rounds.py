@@ -8,8 +8,9 @@ import pytest
 
 from rlhf_lightning.callbacks import StopRequest
 from rlhf_lightning.data.sources import TaskData
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Pairwise
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Pairwise
 from rlhf_lightning.loop.judgements import JUDGEMENTS, QUESTIONS, read_items
 from rlhf_lightning.loop.options import Loop
 from rlhf_lightning.loop.rounds import FILE, Rounds, clear_rounds

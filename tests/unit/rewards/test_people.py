@@ -8,8 +8,9 @@ import torch
 pytest.importorskip("sqlalchemy", reason="needs the extra feedback")
 
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Event, Rating, Thumbs
+from rlhf_lightning.feedback.events import Annotator, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Rating, Thumbs
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.rewards import ConstantReward, PeopleReward, RewardFailure, RewardMix, unattended
 

@@ -15,8 +15,9 @@ pytest.importorskip("sqlalchemy", reason="needs the extra feedback")
 
 from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.events import Annotator, Event, Thumbs
+from rlhf_lightning.feedback.events import Annotator, Event
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.payloads import Thumbs
 from rlhf_lightning.feedback.store import Store
 from rlhf_lightning.rewards import PeopleReward, RewardMix
 

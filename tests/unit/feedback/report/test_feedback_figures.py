@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from helpers.judged import QUALITY, ask, question
 
-from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Implicit, Pairwise, Shown, Spans, Timing
+from rlhf_lightning.feedback.events import Annotator, Asked, Candidate, Event, Shown, Timing
+from rlhf_lightning.feedback.payloads import Implicit, Pairwise, Spans
 from rlhf_lightning.feedback.report.build import Report, build, read, write
 from rlhf_lightning.feedback.report.figures import few, share, share_by
 from rlhf_lightning.feedback.report.said import answer, to_read

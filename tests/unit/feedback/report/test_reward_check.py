@@ -7,7 +7,7 @@ import torch
 from helpers.judged import ask
 
 from rlhf_lightning.data.rows import PreferenceRow, Prompt
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.report.reward_check import check, checked, trained_on
 from rlhf_lightning.feedback.simulated import Simulated
 from rlhf_lightning.feedback.store import Store

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from rlhf_lightning.feedback.events import Payload
+from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.comparing import disputed, likeness, to_shown, to_stored
 from rlhf_lightning.feedback.server.judging import order_from
 

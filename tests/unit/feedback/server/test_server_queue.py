@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from helpers.judges import Clock, Server, User, pairs
 
 from rlhf_lightning.feedback.database import events
-from rlhf_lightning.feedback.events import current
+from rlhf_lightning.feedback.holding import current
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.server import people as people_of
 from rlhf_lightning.feedback.server import progress, queue, standing
