@@ -131,8 +131,10 @@ class RewardModel(nn.Module):
         """
         raw = scores.double().to(self.mean.device) * self.std + self.mean
         spread = raw.std(unbiased=False)
-        if not torch.isfinite(raw).all() or (scale and not spread > 0):
-            raise UserError("the reward model gives every reference the same score, or one that is no number")
+        if not torch.isfinite(raw).all():
+            raise UserError("the reward model gives a score that is no number: lower reward.lr")
+        if scale and not spread > 0:
+            raise UserError("the reward model gives every reference the same score: take reward.normalise=shift")
         self.mean.fill_(raw.mean())
         self.std.fill_(spread if scale else 1.0)
 

@@ -15,7 +15,7 @@ from rlhf_lightning.models import Classifier, ModelSpec, RewardModel, load_answe
 from rlhf_lightning.pipeline.measure import GUARDRAILS, functions, gold_functions, task_metrics
 from rlhf_lightning.pipeline.options import processes
 from rlhf_lightning.pipeline.run import Run
-from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec
+from rlhf_lightning.pipeline.stages import prediction_rewards, reward_spec, shown_for_zero
 from rlhf_lightning.rewards import LearnedReward, Reward, RewardMix, unattended
 from rlhf_lightning.rewards.mix import OnFailure
 from rlhf_lightning.state import ROWS
@@ -62,6 +62,12 @@ def check_parts(cfg: dict[str, Any], data: TaskData) -> None:
                 "with another reward, such as rewards=chrf"
             )
         check_rankings(judged, cfg["reward"]["ranking"])
+        if cfg["reward"]["normalise"] == "scale" and len({repr(one) for one in shown_for_zero(data)}) < 2:
+            of = "data.train" if data.train else "data.preferences" if data.preferences else "data.unpaired"
+            raise UserError(
+                f"reward.normalise=scale divides by the spread of the scores of {of}'s answers, but these are all one: "
+                f"give {of} more rows, or take reward.normalise=shift"
+            )
     batch, devices = cfg["ppo"]["loader"]["batch_size"], processes(cfg["trainer"])
     if "ppo" in stages and len(data.prompts) < batch * devices:
         many = f" on each of {devices} devices" if devices > 1 else ""

@@ -18,7 +18,7 @@ from rlhf_lightning.callbacks import Alarms, Prune
 from rlhf_lightning.callbacks.samples import of_all_ranks
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.modules import PreferenceDataModule, PromptDataModule, SFTDataModule
-from rlhf_lightning.data.rows import PromptRow
+from rlhf_lightning.data.rows import Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData, read_prompts
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.hydra_support import instantiate
@@ -126,6 +126,13 @@ def run_reward(run: Run) -> None:
     once(run, "reward measured", lambda: score_answers(run))
 
 
+def shown_for_zero(data: TaskData) -> list[tuple[Prompt, str]]:
+    """The prompts and texts whose reward is made 0 on average: demonstrations, or else what people chose."""
+    shown = [(row.prompt, row.completion) for row in data.train[:256]]
+    shown = shown or [(row.prompt, row.chosen) for row in data.preferences[:256]]
+    return shown or [(row.prompt, row.completion) for row in data.unpaired[:256]]
+
+
 def train_reward(run: Run) -> None:
     """Learn a reward from preferences."""
     cfg = dict(run.cfg["reward"])
@@ -139,10 +146,8 @@ def train_reward(run: Run) -> None:
     def save(folder: Path) -> None:
         model.eval()
         if normalise != "none":
-            shown = [(row.prompt, row.completion) for row in run.data.train[:256]]
-            shown = shown or [(row.prompt, row.chosen) for row in run.data.preferences[:256]]
-            shown = shown or [(row.prompt, row.completion) for row in run.data.unpaired[:256]]
-            model.normalise(model.score(*zip(*shown, strict=True)), scale=normalise == "scale")  # type: ignore[arg-type]
+            shown = zip(*shown_for_zero(run.data), strict=True)
+            model.normalise(model.score(*shown), scale=normalise == "scale")  # type: ignore[arg-type]
         save_once(model, folder)
 
     measured = fit(run, "reward", module, data, options, save, origin=reward_spec(run))

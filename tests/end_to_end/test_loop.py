@@ -140,15 +140,14 @@ def test_a_loop_that_is_killed_and_resumed_ends_as_one_that_was_not(looped: Path
 
 @pytest.mark.slow
 def test_the_hidden_judge_s_score_rises_over_three_rounds(tmp_path: Path):
-    """From the judgements alone, as no preferences are given."""
-    options = ["ppo.updates=10", "ppo.trainer.val_check_interval=5", "loop.prompts=96", "data.preferences=null"]
+    """From the judgements alone, as no preferences are given; with more updates a round the first one does it all."""
+    options = ["ppo.updates=2", "ppo.trainer.val_check_interval=2", "loop.prompts=96", "data.preferences=null"]
     quiet = ["logger=csv", "trainer.enable_progress_bar=false", "hydra.run.dir=run"]
     ok(run(tmp_path, "task=summarization", "loop=feedback", *options, *quiet))
     gold = {policy["name"]: policy["metrics"]["gold"] for policy in metrics(tmp_path / "run")["policies"]}
     rounds = [gold[name] for name in ("sft", "round 1", "round 2", "round 3")]
-    assert all(after > before - 0.01 for before, after in itertools.pairwise(rounds)), rounds
-    assert rounds[1] > rounds[0] + 0.1
-    assert rounds[3] > rounds[1], rounds
+    assert all(after > before for before, after in itertools.pairwise(rounds)), rounds
+    assert rounds[3] > rounds[0] + 0.2, rounds
 
 
 class Person(threading.Thread):

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from rlhf_lightning.callbacks import StopRequest
-from rlhf_lightning.data.rows import Prompt, PromptRow
+from rlhf_lightning.data.rows import PreferenceRow, Prompt, PromptRow
 from rlhf_lightning.data.sources import TaskData
 from rlhf_lightning.early import check_stages
 from rlhf_lightning.errors import UserError
@@ -133,6 +133,10 @@ def test_parts_that_a_stage_needs() -> None:
         check_parts(cfg, TaskData(test=[row]))
     with pytest.raises(UserError, match=r"data\.preferences=FILE"):
         check_parts(config("stages=[reward]"), TaskData())
+    pairs = [PreferenceRow(Prompt("p"), "same", "worse"), PreferenceRow(Prompt("p"), "same", "bad")]
+    with pytest.raises(UserError, match=r"data\.preferences's answers, but these are all one.*reward\.normalise=shift"):
+        check_parts(config("stages=[reward]"), TaskData(preferences=pairs))
+    check_parts(config("stages=[reward]", "reward.normalise=shift"), TaskData(preferences=pairs))
     with pytest.raises(UserError, match="fewer than one batch of 64"):
         check_parts(config("stages=[ppo]"), TaskData(prompts=[row], test=[row]))
     with pytest.raises(UserError, match=r"data\.test=FILE"):

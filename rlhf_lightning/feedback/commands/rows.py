@@ -19,6 +19,9 @@ from rlhf_lightning.feedback.row_files import check_folder, optional_columns, wr
 from rlhf_lightning.feedback.rows import Rows, rows_of, split_rows
 from rlhf_lightning.feedback.rules import MERGES, Rules
 
+PROMPTS = 64
+"""So many prompts a round PPO asks for, by the presets of the models."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
@@ -64,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
         store.note_export(name, "rows", str(args.out.absolute()), rows.events, rows=len(rows))
         files = write_rows(args.out, train, test, {"store": store.shown_place, "export": name})
     print(f"\n{args.out}: " + ", ".join(f"{len(_part(name, train, test))} {name}" for name in files))
-    print(f"\n{train_line(files, optional_columns(train, test), _task(holding))}")
+    if 0 < len(train.sft) < PROMPTS and train.preferences:
+        print(f"\nPPO needs prompts, {PROMPTS} in a round: with data.prompts=FILE ppo can be one of the stages")
+    print(f"\n{train_line(files, optional_columns(train, test), _task(holding), len(train.sft))}")
     return 0
 
 
@@ -98,16 +103,16 @@ def told(log: Sequence[Event], holding: Sequence[Event], rows: Rows) -> list[str
     return lines
 
 
-def _task(events: Sequence[Event]) -> str | None:
-    """The task of all events, where it is one of those that `rlhf-train` has."""
+def _task(events: Sequence[Event]) -> str:
+    """The task of all events, where it is one of those that `rlhf-train` has; else the one without right answers."""
     names = {event.task for event in events}
     name = names.pop() if len(names) == 1 else None
     tasks = (resources.files("rlhf_lightning.conf") / "task").iterdir()
-    return name if f"{name}.yaml" in {file.name for file in tasks} else None
+    return name if name and f"{name}.yaml" in {file.name for file in tasks} else "dialogue"
 
 
-def train_line(files: dict[str, Path], columns: Sequence[str], task: str | None = None) -> str:
-    """The command to go on with: of the stages that the files are rows for."""
+def train_line(files: dict[str, Path], columns: Sequence[str], task: str, prompts: int) -> str:
+    """The command to go on with: of the stages that the files are rows for, and enough of them."""
     options = {
         "data.preferences": "preferences",
         "data.preferences_test": "preferences_test",
@@ -116,11 +121,13 @@ def train_line(files: dict[str, Path], columns: Sequence[str], task: str | None 
         "data.train": "sft",
         "data.test": "sft_test",
     }
-    words = ["rlhf-train", *([f"task={task}"] if task else []), "data=files"]
+    words = ["rlhf-train", f"task={task}", "data=files"]
     if "sft" not in files:
         words.append("stages=[reward]")
     elif not {"preferences", "unpaired"} & set(files):
         words.append("stages=[sft]")
+    elif prompts < PROMPTS:
+        words.append("stages=[sft,reward]")
     words += [f"{option}={files[name].absolute()}" for option, name in options.items() if name in files]
     words += [f"++task.format.{name}={name}" for name in columns]  # added where the task says nothing of it
     return shlex.join(words)

@@ -9,7 +9,7 @@ from rlhf_lightning.feedback.payloads import Value
 from rlhf_lightning.feedback.report.figures import CERTAIN, FEWEST, Figure, few, figure, none, number
 from rlhf_lightning.feedback.report.said import comparisons
 from rlhf_lightning.feedback.statistics.bias import length_bias, position_bias
-from rlhf_lightning.feedback.statistics.intervals import Estimate
+from rlhf_lightning.feedback.statistics.intervals import Estimate, binomial_p
 
 
 class Position(Value):
@@ -19,8 +19,9 @@ class Position(Value):
         first: share of wins of the answer shown first, without ties, with the exact binomial interval.
         p: two-sided, of the exact test of one half.
         found: whether p is below `CERTAIN`.
-        stored_first: share of comparisons in which the first of the stored candidates was shown first: where it is far
-            from one half the order was not drawn at random, and what was stored first may be better or worse by itself.
+        stored_first: share of comparisons in which the first of the stored candidates was shown first.
+        drawn: whether that may be chance (the exact test of one half, or within 0.1 of it). Where it is not the order
+            was not drawn at random, and what was stored first may be better or worse by itself.
         unknown: comparisons whose order is not known, which are left out.
     """
 
@@ -28,6 +29,7 @@ class Position(Value):
     p: float | None
     found: bool
     stored_first: float | None
+    drawn: bool
     unknown: int
 
 
@@ -57,12 +59,14 @@ def position_of(events: Sequence[Event]) -> Position:
     known = [one for one in shown if one.known]
     found = position_bias([one.score for one in known])
     certain = found.comparisons >= FEWEST
+    kept, n = sum(one.event.shown.order[0] == 0 for one in known), len(known)
     of = f"{COMPARED} and a known order"
     return Position(
         first=_exact(found.share, found.wins, found.comparisons, of),
         p=number(found.p) if certain else None,
         found=certain and found.p < CERTAIN,
-        stored_first=sum(one.event.shown.order[0] == 0 for one in known) / len(known) if known else None,
+        stored_first=kept / n if n else None,
+        drawn=not n or abs(kept / n - 0.5) <= 0.1 or binomial_p(kept, n) >= CERTAIN,
         unknown=len(shown) - len(known),
     )
 

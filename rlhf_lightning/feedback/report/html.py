@@ -276,7 +276,7 @@ def _biases(report: Report) -> str:
         _row("odds of winning, for twice the length", _cell(length.odds, lambda v: f"× {v:.2f}"), "<td></td>"),
     ]
     notes = ["Of comparisons of two with a winner. p: that it is one half. Longer answers may be better ones."]
-    if position.stored_first is not None and not 0.4 <= position.stored_first <= 0.6:
+    if position.stored_first is not None and not position.drawn:
         notes.append(
             f"The first of the stored answers was shown first in {percent(position.stored_first)} of comparisons: the "
             "order was not drawn at random, so that the first line may tell of quality."

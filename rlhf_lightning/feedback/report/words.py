@@ -8,6 +8,9 @@ from rlhf_lightning.feedback.report.build import Report
 from rlhf_lightning.feedback.report.figures import Figure
 from rlhf_lightning.report.human import coefficient
 
+WIDE = 0.3
+"""Width of an interval of a share from which on it says neither that there is something nor that there is not."""
+
 
 def percent(value: float) -> str:
     """A share as a percentage.
@@ -52,6 +55,12 @@ def coefficient_words(figure: Figure) -> str:
     return f"{coefficient(figure.value)}{ends}"
 
 
+def _no_bias(first: Figure) -> str:
+    """What an interval with one half in it says, by its width."""
+    wide = first.low is None or first.high is None or first.high - first.low > WIDE
+    return "Whether the place sways people can't be told yet" if wide else "No position bias is seen"
+
+
 def findings(report: Report) -> list[str]:
     """What the figures say, most important first."""
     told = []
@@ -70,7 +79,7 @@ def findings(report: Report) -> list[str]:
         share = position.first.value if place == "first" else 1 - position.first.value
         told.append(f"The answer shown {place} wins {percent(share)} of comparisons: its place sways people.")
     elif position.p is not None:
-        told.append(f"No position bias is seen: the answer shown first wins {share_words(position.first)}.")
+        told.append(f"{_no_bias(position.first)}: the answer shown first wins {share_words(position.first)}.")
     if length.found and length.longer.value is not None:
         kind = "longer" if length.longer.value > 0.5 else "shorter"
         share = length.longer.value if kind == "longer" else 1 - length.longer.value

@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from rlhf_lightning.feedback.cli import main
+from rlhf_lightning.feedback.commands.rows import train_line
 
 
 def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, task: str | None) -> list[str]:
@@ -39,7 +40,15 @@ def test_the_stages_are_those_that_there_are_rows_for(
 
 
 @pytest.mark.parametrize("task", [None, "poems", "../task/qa"])
-def test_a_task_that_is_none_of_ours_is_not_named(
+def test_without_a_task_of_ours_it_is_a_dialogue_without_right_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str | None
 ) -> None:
-    assert not any(option.startswith("task=") for option in told(tmp_path, capsys, "preference", task))
+    assert [o for o in told(tmp_path, capsys, "preference", task) if "task=" in o] == ["task=dialogue"]
+
+
+@pytest.mark.parametrize(("prompts", "stages"), [(3, ["sft", "reward"]), (64, ["sft", "reward", "ppo"])])
+def test_ppo_is_run_where_there_are_prompts_for_a_round(tmp_path: Path, prompts: int, stages: list[str]) -> None:
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("preferences", "sft")}
+    options = shlex.split(train_line(files, [], "dialogue", prompts))[1:]
+    with initialize_config_module("rlhf_lightning.conf", version_base="1.3"):
+        assert list(compose("train", options).stages) == stages
