@@ -39,6 +39,22 @@ def test_a_file_is_recognised_and_stored_once(tmp_path, place, capsys):
     assert len({event.id for event in stored(place)}) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.jsonl", GOOD + GOOD), ("rows.csv", "id,prompt,kind,choice,a,b\n1,p,pairwise,a,x,y\n2,p,pairwise,b,x,y\n")],
+)
+def test_a_file_of_two_projects_is_two_judgements_of_each_row_and_no_more(tmp_path, place, capsys, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    for told in ("imported 2 events\n", "imported 0 events; 2 stored before\n"):
+        for project in ("one", "other"):
+            assert main(["import", "--store", place, "--project", project, str(path)]) == 0
+            assert told in capsys.readouterr().out
+    log = stored(place)
+    assert [event.project for event in current(log)] == ["one", "one", "other", "other"]
+    assert len(log) == 4
+
+
 def test_names_are_salted_by_the_store(tmp_path, place):
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD)
