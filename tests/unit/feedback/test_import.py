@@ -187,6 +187,21 @@ def test_what_a_person_changed_at_the_source_supersedes_what_was_imported(tmp_pa
     assert [dict(e.payload.values)["q"] for e in current(log)] == [(5,)]
 
 
+def test_a_question_that_was_mended_at_the_source_takes_the_place_of_the_old_one(tmp_path, place, capsys):
+    path, head = tmp_path / "rows.csv", "id,prompt,kind,choice,a,b\n"
+    for prompt, told, holds in [
+        ("Snow iz", "imported 1 event\n", "Snow iz"),
+        ("Snow is", "imported 0 events; 1 in place of what was imported before\n", "Snow is"),
+        ("Snow is", "imported 0 events; 1 stored before\n", "Snow is"),
+        ("Snow iz", "imported 0 events; 1 stored before\n", "Snow is"),  # an old file takes nothing back
+        ("Rain is", "imported 0 events; 1 in place of what was imported before\n", "Rain is"),
+    ]:
+        path.write_text(f"{head}1,{prompt},pairwise,a,white,black\n")
+        assert main(["import", "--store", place, str(path)]) == 0
+        assert told in capsys.readouterr().out
+        assert [event.asked.text for event in current(stored(place))] == [holds]
+
+
 def test_what_was_erased_stays_so(tmp_path, place, capsys):
     import sqlalchemy as sa
 
