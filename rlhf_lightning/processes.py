@@ -71,6 +71,25 @@ def gathered(own: T) -> list[T]:
     return parts
 
 
+def together(work: Callable[[], T]) -> T:
+    """What each connected process makes of its own part; where one fails all do, and none waits for it in vain.
+
+    Raises:
+        UserError: for whatever failed on another process; what failed on this one is raised as it is.
+    """
+    failed: Exception | None = None
+    try:
+        made = work()
+    except Exception as error:
+        failed = error
+    told = gathered("" if failed is None else str(failed) or type(failed).__name__)
+    if failed is not None:
+        raise failed
+    if reason := next(filter(None, told), None):
+        raise UserError(reason)
+    return made
+
+
 def is_first() -> bool:
     """Whether this is rank zero of the connected processes, or is connected to none."""
     connected = _connection()

@@ -233,6 +233,11 @@ class Event(Value):
         return self
 
     @property
+    def question(self) -> str:
+        """``project/item``: an item's id may stand in several projects, for another question in each."""
+        return f"{self.project}/{self.item}"
+
+    @property
     def gold(self) -> bool:
         """Whether the right answer is known."""
         return self.expected is not None

@@ -155,19 +155,19 @@ class _Time(NamedTuple):
 
 
 def _dwell(visits: Mapping[tuple[str, str], _Visit], raw: bool) -> Iterator[tuple[Pair, Lean]]:
-    # By person and unit; within these by prompt and item (an answer may be shown again beside others), and text.
+    # By person and unit; within these by prompt and question (an answer may be shown again beside others), and text.
     times: dict[tuple[str, str], dict[tuple[str, str], dict[str, _Time]]] = defaultdict(lambda: defaultdict(dict))
     for (person, prompt), visit in visits.items():
         for text, group in visit.done["dwell"].items():
             parts: dict[tuple[str, str], list[tuple[Event, Implicit]]] = defaultdict(list)
             for event in group:
                 if isinstance(event.payload, Implicit) and event.payload.unit in ("ms", "count"):
-                    parts[event.payload.unit, event.item].append((event, event.payload))
-            for (unit, item), part in parts.items():
+                    parts[event.payload.unit, event.question].append((event, event.payload))
+            for (unit, question), part in parts.items():
                 spent = sum(said.value for _, said in part)
                 score = spent if raw else math.log(max(spent, 1.0) / len(text))
                 censored = any(said.censored for _, said in part)
-                times[person, unit][prompt, item][text] = _Time(score, censored, tuple(event for event, _ in part))
+                times[person, unit][prompt, question][text] = _Time(score, censored, tuple(event for event, _ in part))
     for (person, _), shown in times.items():
         scores = [time.score for by_text in shown.values() for time in by_text.values()]
         spread = statistics.pstdev(scores) if len(set(scores)) > 1 else 0.0

@@ -26,7 +26,7 @@ def wins_of(model: str, before: str, events: Sequence[Event]) -> Figures:
         models = [candidate.model for candidate in event.candidates]
         if isinstance(said, Pairwise) and sorted(map(str, models)) == sorted([model, before]):
             score = 0.5 if said.winner is None else float(models[said.winner] == model)
-            scores.setdefault(event.item, []).append(score)
+            scores.setdefault(event.question, []).append(score)
     if not scores:
         return {}
     found = wilson_interval(sum(fmean(given) for given in scores.values()), len(scores))

@@ -25,7 +25,7 @@ from rlhf_lightning.pipeline.run import (
 )
 from rlhf_lightning.pipeline.tracking import finish_wandb
 from rlhf_lightning.report import PolicyResult, print_report, read_samples, read_times, write_report
-from rlhf_lightning.rewards import FunctionReward, LearnedReward, Reward, RewardMix, unattended
+from rlhf_lightning.rewards import FunctionReward, LearnedReward, PeopleReward, Reward, RewardMix, unattended
 from rlhf_lightning.stages import EvaluateModule, Evaluator, Sample
 
 GUARDRAILS = {
@@ -66,7 +66,9 @@ def functions(run: Run) -> dict[str, Reward]:
             continue
         config = {k: v for k, v in config.items() if k != "weight"}
         if not config["_target_"].endswith("LearnedReward"):
-            run.rewards[name] = instantiate(config)
+            run.rewards[name] = reward = instantiate(config)
+            if isinstance(reward, PeopleReward):
+                reward.check = run.stop.check
         elif config.get("model") is not None:
             run.rewards[name] = instantiate(config, **run.limits)
         elif run.reward_model is not None:

@@ -6,6 +6,7 @@ import math
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from rlhf_lightning.data.encoding import transcript
 from rlhf_lightning.data.rows import PromptRow
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.errors import Preempted, UserError
+from rlhf_lightning.processes import together
 from rlhf_lightning.rewards.classifier import ClassifierReward
 from rlhf_lightning.rewards.functions import Reward, RewardFailure
 from rlhf_lightning.rewards.learned import LearnedReward
@@ -65,6 +67,9 @@ class RewardMix:
     def each(self, rows: Sequence[PromptRow], completions: list[str], device: torch.device) -> dict[str, Tensor]:
         """Every reward of every sample, unweighted.
 
+        Of several connected processes all have to call it, each with samples of its own, if it has any: what stops one
+        of them stops all, as those that went on would wait in vain for it.
+
         Args:
             rows: the b prompts that were answered.
             completions: the b answers.
@@ -74,47 +79,50 @@ class RewardMix:
             For each name a float32 tensor (b,); NaN, with ``mask``, where the reward failed.
 
         Raises:
-            UserError: if a reward returns no tensor (b,); and, with ``stop``, if it fails.
+            UserError: if a reward returns no tensor (b,); and, with ``stop``, if it fails; here or on another process.
         """
+        return {name: together(partial(self._score, name, rows, completions, device)) for name in self.rewards}
+
+    def _score(self, name: str, rows: Sequence[PromptRow], completions: list[str], device: torch.device) -> Tensor:
+        """One reward of every sample, see `each`."""
+        if not rows:
+            return torch.zeros(0, device=device)
         prompts = [transcript(row.prompt.text) for row in rows]
         references, meta = [row.references for row in rows], [row.meta for row in rows]
-        scores = {}
-        for name, reward in self.rewards.items():
-            reason = None
-            if isinstance(reward, (ClassifierReward, LearnedReward)):
-                reward.to(device)
-            if isinstance(reward, LearnedReward):
-                values = reward.score([row.prompt for row in rows], completions)
-            else:
-                try:
-                    values = reward(prompts, completions, references, meta)
-                except UserError:
-                    raise
-                except RewardFailure as failure:
-                    values, reason = failure.values, f"the reward {name!r} failed: {failure}"
-                except Exception as error:
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    reason = (
-                        f"the reward {name!r} failed in {where.filename}, line {where.lineno}: "
-                        f"{type(error).__name__}: {error}. It is called with (prompts, completions, references, meta), "
-                        f"lists of equal length; meta holds the columns {', '.join(map(str, meta[0])) or 'of the row'}."
-                    )
-                    if self.on_failure == "stop":
-                        raise UserError(reason) from error
-                    values = torch.full((len(rows),), math.nan)
-            values = _checked(name, values, len(completions))
-            failed = ~values.isfinite()
-            if reason is not None and self.on_failure == "stop":
-                raise UserError(reason)  # also where all that failed are other processes' samples
-            if failed.any():
-                first = int(failed.nonzero()[0])
-                reason = reason or (
-                    f"the reward {name!r} is {values[first].item()} for the completion {completions[first][:200]!r} "
-                    f"of the prompt {prompts[first][-200:]!r}"
+        reward, reason = self.rewards[name], None
+        if isinstance(reward, (ClassifierReward, LearnedReward)):
+            reward.to(device)
+        if isinstance(reward, LearnedReward):
+            values = reward.score([row.prompt for row in rows], completions)
+        else:
+            try:
+                values = reward(prompts, completions, references, meta)
+            except (UserError, Preempted):
+                raise
+            except RewardFailure as failure:
+                values, reason = failure.values, f"the reward {name!r} failed: {failure}"
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                reason = (
+                    f"the reward {name!r} failed in {where.filename}, line {where.lineno}: "
+                    f"{type(error).__name__}: {error}. It is called with (prompts, completions, references, meta), "
+                    f"lists of equal length; meta holds the columns {', '.join(map(str, meta[0])) or 'of the row'}."
                 )
-                self._fail(name, int(failed.sum()), reason)
-            scores[name] = values.masked_fill(failed, math.nan).to(device)
-        return scores
+                if self.on_failure == "stop":
+                    raise UserError(reason) from error
+                values = torch.full((len(rows),), math.nan)
+        values = _checked(name, values, len(completions))
+        failed = ~values.isfinite()
+        if reason is not None and self.on_failure == "stop":
+            raise UserError(reason)  # also where all that failed are other processes' samples
+        if failed.any():
+            first = int(failed.nonzero()[0])
+            reason = reason or (
+                f"the reward {name!r} is {values[first].item()} for the completion {completions[first][:200]!r} "
+                f"of the prompt {prompts[first][-200:]!r}"
+            )
+            self._fail(name, int(failed.sum()), reason)
+        return values.masked_fill(failed, math.nan).to(device)
 
     def total(self, scores: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `each` gave: (b,); NaN where any of them is."""

@@ -37,6 +37,9 @@ class PeopleReward:
             stops the run or (``ppo.on_reward_failure=mask``) leaves them out.
         poll: seconds between two looks.
 
+    Attributes:
+        check: called while people are waited for; it raises if the run is to stop. What was judged by then is kept.
+
     Raises:
         UserError: if the store can't be opened, or an option is none of these.
     """
@@ -67,6 +70,7 @@ class PeopleReward:
             raters,
         )
         self.minutes, self.poll = minutes, poll
+        self.check: Callable[[], None] = lambda: None
         self.told = False
 
     def __call__(
@@ -127,6 +131,7 @@ class PeopleReward:
         wanted = {item.id for item in items}
         deadline, read = time.monotonic() + 60 * self.minutes, -1
         while True:
+            self.check()
             goes_on()
             if read != (read := self.store.newest()):
                 found = self.store.answered(self.project, self.raters)

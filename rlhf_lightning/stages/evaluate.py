@@ -99,8 +99,9 @@ class Evaluator(nn.Module):
             metric.update(texts, [row.references for row in rows])  # type: ignore[operator]
         self.guardrails.update(texts, [transcript(row.prompt.text) for row in rows], lengths, ended)
         scores: dict[str, Tensor] = {}
-        if self.rewards is not None and rows:
+        if self.rewards is not None:
             scores = self.rewards.each(rows, texts, batch.prompt_ids.device)
+        if self.rewards is not None and rows:
             for name, values in scores.items():
                 self.means[name].update(values[~values.isnan()])  # type: ignore[operator]
             self.unscored.update(self.rewards.total(scores).isnan().float())

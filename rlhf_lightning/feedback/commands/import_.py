@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def _store_files(store: Store, sources: Sequence[tuple[Path, Import]], skip: boo
         for path, into in sources:
             again = replace(into, bad=_ignore if skip else refuse, passed=Counter())  # counted and told of above
             entries = _entries(path, again)
-            while batch := list(islice(entries, BATCH)):
+            while batch := list(itertools.islice(entries, BATCH)):
                 counts.update(_store(store, connection, batch, into.format == "log"))
     return counts
 
@@ -183,22 +183,40 @@ def _store(
         else:
             fresh[event.id] = event
     counts["new"] += store.add(fresh.values(), connection)
+    known = _revisions(connection, [event.id for event in others])
     for event in others:
-        what, entry = _again(store, connection, event)
+        what, entry = _again(store, known, event)
         counts[what] += 1
         if entry is not None:
             store.add([entry], connection)
+            known[entry.id] = store.as_stored(entry)
     return counts
 
 
-def _again(store: Store, connection: Connection, event: Event) -> tuple[str, Event | None]:
+def _revisions(connection: Connection, ids: Sequence[str]) -> dict[str, Event]:
+    """The events of these ids and those that supersede them, be it through others, by their ids."""
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.database import events as table
+
+    found: dict[str, Event] = {}
+    column, wanted = table.c.id, list(ids)
+    while wanted:
+        bodies = connection.scalars(sa.select(table.c.body).where(column.in_(wanted))).all()
+        new = {event.id: event for event in map(Event.from_json, bodies) if event.id not in found}
+        found |= new
+        column, wanted = table.c.supersedes, list(new)
+    return found
+
+
+def _again(store: Store, known: dict[str, Event], event: Event) -> tuple[str, Event | None]:
     """What became of an event that is stored under its id, and what is to be stored now.
 
     A source keeps its id when a person thinks better of it. What is then read under the id is a new event, which
-    supersedes the last one. What was erased, or is no longer of that person, stays so.
+    supersedes the last one, also where the question was mended there. What was erased, or is no longer of that person,
+    stays so.
     """
     told = store.as_stored(event)
-    known = {e.id: e for e in store.events(item=told.item, connection=connection)}
     after = {e.supersedes: e for e in known.values() if e.supersedes is not None}
     last: Event | None = known.get(event.id)
     while last is not None:
@@ -207,7 +225,8 @@ def _again(store: Store, connection: Connection, event: Event) -> tuple[str, Eve
         if _told(last) == _told(told):
             return "known", None
         if last.id not in after:
-            revised = {"id": f"{event.id}-{len(known)}", "supersedes": last.id}
+            name = next(name for i in itertools.count(1) if (name := f"{event.id}-{i}") not in known)
+            revised = {"id": name, "supersedes": last.id}
             return "revised", event.model_copy(update=revised)
         last = after[last.id]
     return "gone", None

@@ -37,9 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if both := set(args.right) & set(args.wrong):
         raise UserError(f"the finding {min(both)} can't be both right and wrong")
     with Store(args.store, create=False) as store:
-        for names, right in ((args.right, True), (args.wrong, False)):
-            if names:
-                judge_findings(store, names, right)
+        if args.right or args.wrong:
+            judge_findings(store, args.right, args.wrong)
         lines = list(listed(store, args.all))
         with store.engine.connect() as connection:
             known = record(connection)

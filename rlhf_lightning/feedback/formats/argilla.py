@@ -229,7 +229,7 @@ def write(events: Iterable[Event], leave: Leave) -> Iterator[str]:
             continue
         for name, settings in own.items():
             questions[name] = _joined(questions.get(name), settings)
-        key = (event.item, repr(record["fields"]), repr(record["metadata"]))
+        key = (event.question, repr(record["fields"]), repr(record["metadata"]))
         first = found.setdefault(key, {**record, "responses": []})
         first["responses"].extend(record["responses"])
         names.update(dict.fromkeys(record["fields"]))

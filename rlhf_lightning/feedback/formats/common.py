@@ -38,7 +38,8 @@ class Import:
     Attributes:
         format: its name; part of the ids of events and of people.
         salt: of the store's people (`salt_of`).
-        project, task: of all its events.
+        project: of all its events; part of their ids.
+        task: of all its events.
         prompt: the field that holds the prompt, where the format leaves its name to the user.
         candidates: the fields that hold the candidates, likewise.
         bad: is told of each row that can't be used; when it returns, the row is left out.
@@ -106,16 +107,17 @@ class Keys:
 
     A source's own id names an event. Without one the content does, and how often the file has held it before: two equal
     rows are two judgements, while a file that has grown gives its old events the ids they had. The ids are salted:
-    texts of which personal data was taken away can't be guessed from them.
+    texts of which personal data was taken away can't be guessed from them. One file read into two projects gives two
+    events of each judgement, as an event is of one project.
     """
 
     def __init__(self, into: Import) -> None:
-        self.format, self.salt = into.format, into.salt
+        self.format, self.project, self.salt = into.format, into.project, into.salt
         self.seen: Counter[str] = Counter()
 
     def own(self, *parts: Any) -> str:
         """The id of what the source names by these ids."""
-        return f"{self.format}-{pseudonym(self.salt, _sha(parts))}"
+        return f"{self.format}-{pseudonym(self.salt, _sha([self.project, *parts]))}"
 
     def content(self, values: Any) -> str:
         """The id of a row that has no id: of all that it holds."""

@@ -190,7 +190,7 @@ def write(events: Iterable[Event], leave: Leave) -> Iterator[str]:
         if not whole:
             leave(event, _reason(event))
             continue
-        key = (event.item, repr(data))
+        key = (event.question, repr(data))
         task = tasks.setdefault(key, {"id": len(tasks) + 1, "data": data, "annotations": []})
         task["annotations"].append(annotation)
     yield from listing(tasks.values())

@@ -32,23 +32,23 @@ def looked_at(connection: Connection) -> set[str]:
     return set(connection.scalars(sa.select(reviewed.c.finding)))
 
 
-def judge_findings(store: Store, names: Sequence[str], right: bool) -> None:
+def judge_findings(store: Store, right: Sequence[str] = (), wrong: Sequence[str] = ()) -> None:
     """Note of placeholders whether they stand for personal data; the last word counts.
 
     Args:
         store: see there.
-        names: of the placeholders (`finding_name`).
-        right: whether they do.
+        right, wrong: names (`finding_name`) of those that do, and of those that don't.
 
     Raises:
         UserError: if there is no placeholder of that name; nothing is noted then.
     """
     salt = salt_of(store)
+    said = dict.fromkeys(right, True) | dict.fromkeys(wrong, False)
     with store.writing() as connection:
         kinds = {finding_name(salt, row): row["kind"] for row in connection.execute(sa.select(replaced)).mappings()}
-        if unknown := [name for name in names if name not in kinds]:
+        if unknown := [name for name in said if name not in kinds]:
             raise UserError(f"there is no finding {unknown[0]!r}: `rlhf-feedback review --all` shows their names")
-        rows = [{"finding": name, "kind": kinds[name], "right": right} for name in dict.fromkeys(names)]
+        rows = [{"finding": name, "kind": kinds[name], "right": is_right} for name, is_right in said.items()]
         connection.execute(sa.delete(reviewed).where(reviewed.c.finding.in_([row["finding"] for row in rows])))
         connection.execute(sa.insert(reviewed), rows)
 

@@ -87,25 +87,25 @@ def agreements(events: Sequence[Event]) -> list[Agreement]:
 
 
 def _values(event: Event) -> Iterator[tuple[str | None, _One]]:
-    said, item, person = event.payload, event.item, event.annotator.id
+    said, question, person = event.payload, event.question, event.annotator.id
     if isinstance(said, Pairwise):
-        yield said.aspect, _One((item, 0), person, better(event, said))
+        yield said.aspect, _One((question, 0), person, better(event, said))
     elif isinstance(said, Label):
         place = -1 if said.candidate is None else said.candidate
-        yield said.aspect, _One((item, place), person, said.label)
+        yield said.aspect, _One((question, place), person, said.label)
     elif isinstance(said, Ranking):
         for i, rank in enumerate(said.ranks):
             if rank is not None:
-                yield said.aspect, _One((item, i), person, float(rank))
+                yield said.aspect, _One((question, i), person, float(rank))
     elif isinstance(said, Rating):
         for aspect, numbers in said.values.items():
             for i, value in enumerate(numbers):
                 if value is not None:
-                    yield aspect, _One((item, i), person, (value - said.low) / (said.high - said.low))
+                    yield aspect, _One((question, i), person, (value - said.low) / (said.high - said.low))
     elif isinstance(said, Thumbs):
         for i, up in enumerate(said.up):
             if up is not None:
-                yield said.aspect, _One((item, i), person, str(up))
+                yield said.aspect, _One((question, i), person, str(up))
 
 
 def _of_values(kind: str, aspect: str | None, values: Sequence[_One]) -> Agreement:
@@ -181,7 +181,7 @@ def _equal_pairs(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _of_texts(kind: str, events: Sequence[Event]) -> Agreement:
     groups: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        groups[event.item].append(event)
+        groups[event.question].append(event)
     shared = [group for group in groups.values() if len(group) > 1]
     people = {event.annotator.id for group in shared for event in group}
     if isinstance(events[0].payload, Correction):
@@ -211,20 +211,22 @@ class Compared(NamedTuple):
     """Likeness of a person's judgement to another one of the same question."""
 
     person: str
-    item: str
+    question: str
     likeness: float
 
 
 def with_themselves(events: Sequence[Event]) -> list[Compared]:
     """Repeated questions: what a person said again against what the same person said before."""
     log = explicit(events)
-    before = {(e.annotator.id, e.item): e for e in log if e.repeats is None}
+    before = {(e.annotator.id, e.question): e for e in log if e.repeats is None}
     made = []
     for event in log:
-        if event.repeats is not None and (old := before.get((event.annotator.id, event.repeats))) is not None:
+        if event.repeats is None:
+            continue
+        if (old := before.get((event.annotator.id, f"{event.project}/{event.repeats}"))) is not None:
             like = same(event, old)
             if like is not None:
-                made.append(Compared(event.annotator.id, event.item, like))
+                made.append(Compared(event.annotator.id, event.question, like))
     return made
 
 
@@ -233,7 +235,7 @@ def with_adjudicator(events: Sequence[Event]) -> list[Compared]:
     log = explicit(events)
     by_id = {event.id: event for event in log}
     return [
-        Compared(old.annotator.id, event.item, like)
+        Compared(old.annotator.id, event.question, like)
         for event in log
         if settles(event)
         for name in event.adjudicates
@@ -248,10 +250,10 @@ def with_gold(events: Sequence[Event]) -> list[Compared]:
         if event.expected is not None:
             like = same(event, event.model_copy(update={"payload": event.expected}))
             if like is not None:
-                made.append(Compared(event.annotator.id, event.item, like))
+                made.append(Compared(event.annotator.id, event.question, like))
     return made
 
 
 def mean_likeness(compared: Sequence[Compared], of: str) -> Figure:
     """The mean likeness, of one person or of all."""
-    return share_by([one.likeness for one in compared], [one.item for one in compared], of)
+    return share_by([one.likeness for one in compared], [one.question for one in compared], of)

@@ -110,7 +110,7 @@ def counts_of(log: Sequence[Event], holding: Sequence[Event]) -> Counts:
         by_project=_ordered(event.project for event in log),
         by_day=[Day(day=day, count=count) for day, count in sorted(days.items())],
         people=len({event.annotator.id for event in log}),
-        questions=len({event.item for event in log}),
+        questions=len({event.question for event in log}),
         checks=checks,
         unused=_ordered(rows.unused.values()),
         dropped=dict(rows.dropped.most_common()),

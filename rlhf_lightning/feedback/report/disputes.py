@@ -22,7 +22,7 @@ class Dispute(Value):
     """A question on which people disagree.
 
     Attributes:
-        item, kind: of the question.
+        project, item, kind: of the question.
         disagreement: 1 less the mean likeness of each two judgements, 0 to 1.
         judgements: of it.
         prompt, candidates: the texts, cut to `CUT` characters; candidates are A, B, ... in the answers.
@@ -30,6 +30,7 @@ class Dispute(Value):
         settled: what an adjudicator said, if one did.
     """
 
+    project: str
     item: str
     kind: str
     disagreement: float
@@ -57,27 +58,28 @@ class Disputes(Value):
 def disputes_of(events: Sequence[Event]) -> Disputes:
     """Find them among judgements that hold."""
     alone = first_time(events)
-    settled = {event.item: answer(event) for event in events if settles(event)}
+    settled = {event.question: answer(event) for event in events if settles(event)}
     said: dict[tuple[str, str], list[Event]] = defaultdict(list)
     for event in alone:
-        said[event.item, event.kind].append(event)
+        said[event.question, event.kind].append(event)
     pairs: dict[tuple[str, str], list[Alike]] = defaultdict(list)
     for pair in alike(alone):
-        pairs[pair.one.item, pair.one.kind].append(pair)
+        pairs[pair.one.question, pair.one.kind].append(pair)
     apart = {name: 1 - statistics.fmean(pair.likeness for pair in found) for name, found in pairs.items()}
     disputed = sorted((name for name in apart if apart[name] > 1e-9), key=lambda n: (-apart[n], -len(said[n]), n))
     most = [
         Dispute(
-            item=item,
+            project=said[question, kind][0].project,
+            item=said[question, kind][0].item,
             kind=kind,
-            disagreement=apart[item, kind],
-            judgements=len(said[item, kind]),
-            prompt=cut(said[item, kind][0].asked.plain),
-            candidates=[cut(candidate.text) for candidate in said[item, kind][0].candidates],
-            answers=dict(Counter(answer(event) for event in said[item, kind]).most_common()),
-            settled=settled.get(item),
+            disagreement=apart[question, kind],
+            judgements=len(said[question, kind]),
+            prompt=cut(said[question, kind][0].asked.plain),
+            candidates=[cut(candidate.text) for candidate in said[question, kind][0].candidates],
+            answers=dict(Counter(answer(event) for event in said[question, kind]).most_common()),
+            settled=settled.get(question),
         )
-        for item, kind in disputed[:MOST]
+        for question, kind in disputed[:MOST]
     ]
     return Disputes(questions=len(apart), disputed=len(disputed), most=most)
 

@@ -34,8 +34,8 @@ def human_of(run: Run, events: Sequence[Event]) -> Human:
             one = duel(policy, other, two)
             counts = (one.won, one.tied, one.lost, one.prompts, one.people)
             preferred.append(Preferred(policy, other, one.wins.value, one.wins.low, one.wins.high, *counts))
-    used = {match.event.item for two in matches.values() for match in two}
-    pairs = [event for event in judged if event.item in used and isinstance(event.payload, Pairwise)]
+    used = {match.event.question for two in matches.values() for match in two}
+    pairs = [event for event in judged if event.question in used and isinstance(event.payload, Pairwise)]
     alphas = [one.alpha for one in agreements(pairs) if one.aspect is None]
     alpha = alphas[0] if alphas else None
     if alpha is None:

@@ -123,7 +123,7 @@ def people_of(log: Sequence[Event], holding: Sequence[Event]) -> People:
         own[event.annotator.id].append(event)
     skipped = Counter(event.annotator.id for event in log if event.status == "skipped")
     pairs = alike(first_time(holding))
-    others = [Compared(e.annotator.id, e.item, pair.likeness) for pair in pairs for e in (pair.one, pair.other)]
+    others = [Compared(e.annotator.id, e.question, pair.likeness) for pair in pairs for e in (pair.one, pair.other)]
     compared = {
         "others": others,
         "self": with_themselves(holding),
@@ -144,7 +144,7 @@ def people_of(log: Sequence[Event], holding: Sequence[Event]) -> People:
     whole = [pair.likeness for pair in pairs]
     return People(
         each=each,
-        with_others=share_by(whole, [pair.one.item for pair in pairs], "pairs of people's judgements"),
+        with_others=share_by(whole, [pair.one.question for pair in pairs], "pairs of people's judgements"),
         with_self=mean_likeness(compared["self"], OF["self"]),
         with_adjudicator=mean_likeness(compared["adjudicator"], OF["adjudicator"]),
         gold=mean_likeness(compared["gold"], OF["gold"]),
@@ -255,13 +255,13 @@ def _dawid_skene(events: Sequence[Event]) -> tuple[str | None, dict[str, Figure]
     for event in events:
         said, person = event.payload, event.annotator.id
         if isinstance(said, Pairwise):
-            votes[event.kind].append(((event.item, said.aspect), person, better(event, said)))
+            votes[event.kind].append(((event.question, said.aspect), person, better(event, said)))
         elif isinstance(said, Label):
-            votes[event.kind].append(((event.item, said.aspect, said.candidate), person, said.label))
+            votes[event.kind].append(((event.question, said.aspect, said.candidate), person, said.label))
         elif isinstance(said, Thumbs):
             for i, up in enumerate(said.up):
                 if up is not None:
-                    votes[event.kind].append(((event.item, said.aspect, i), person, str(up)))
+                    votes[event.kind].append(((event.question, said.aspect, i), person, str(up)))
     shared = {kind: _of_several(cast) for kind, cast in votes.items()}
     kind = max(shared, key=lambda kind: len(shared[kind]), default=None)
     if kind is None or not shared[kind]:

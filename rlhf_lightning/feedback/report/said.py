@@ -34,7 +34,7 @@ def first_time(events: Iterable[Event]) -> list[Event]:
     Of two judgements of one person, question and aspect the later one counts.
     """
     alone = [e for e in explicit(events) if not e.gold and e.repeats is None and not e.adjudicates]
-    kept = {(e.annotator.id, e.item, e.kind, getattr(e.payload, "aspect", None)): e for e in aligned(alone)}
+    kept = {(e.annotator.id, e.question, e.kind, getattr(e.payload, "aspect", None)): e for e in aligned(alone)}
     return list(kept.values())
 
 
@@ -42,7 +42,7 @@ def aligned(events: Iterable[Event]) -> Iterator[Event]:
     """Judgements of one question with its candidates in one order."""
     first: dict[tuple[str, str], Event] = {}
     for event in events:
-        reference = first.setdefault((event.item, event.kind), event)
+        reference = first.setdefault((event.question, event.kind), event)
         wanted = [candidate.hash for candidate in reference.candidates]
         hashes = [candidate.hash for candidate in event.candidates]
         if hashes == wanted:
@@ -78,7 +78,7 @@ def alike(events: Iterable[Event]) -> list[Alike]:
     """Each two people's judgements of one question, where they can be compared (`comparing.likeness`)."""
     groups: dict[tuple[str, str, str | None], list[Event]] = defaultdict(list)
     for event in events:
-        groups[event.item, event.kind, getattr(event.payload, "aspect", None)].append(event)
+        groups[event.question, event.kind, getattr(event.payload, "aspect", None)].append(event)
     return [
         Alike(a, b, like)
         for group in groups.values()

@@ -11,15 +11,34 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from rlhf_lightning.feedback.database import events, stamp
-from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.events import Annotator, Timing
+from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.comparing import Judgement, likeness
 from rlhf_lightning.feedback.server.project import Project
 from rlhf_lightning.feedback.server.tables import assignments, people, queue
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+
+
+class Logged(BaseModel):
+    """What of a stored event is counted; the rest of it, which is long, is not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    time: AwareDatetime
+    item: str
+    kind: str
+    annotator: Annotator
+    timing: Timing = Timing()
+    status: str = "submitted"
+    supersedes: str | None = None
+    expected: Payload | None = None
+    repeats: str | None = None
+    adjudicates: tuple[str, ...] = ()
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,8 @@ class Dashboard:
                     assignments.c.project == self.project.name, assignments.c.draft.is_not(None)
                 )
             )
-            pairs = [like for _, _, like in _alike(judged)]
+            compared = _alike(judged)
+            pairs = [like for _, _, like in compared]
             return {
                 "items": self._items(connection),
                 "judgements": {
@@ -75,7 +95,7 @@ class Dashboard:
                 },
                 "by_kind": dict(Counter(entry.kind for entry in judged)),
                 "by_day": [{"day": d, "count": n} for d, n in sorted(Counter(e.day for e in judged).items())],
-                "people": self._people(connection, holding, names),
+                "people": self._people(connection, holding, compared, names),
                 "agreement": {"value": _mean(pairs), "pairs": len(pairs)},
             }
 
@@ -89,15 +109,14 @@ class Dashboard:
 
     def _read_on(self, connection: Connection) -> None:
         newer = sa.and_(self._mine(), events.c.seq > self._newest)
-        new = sa.select(events.c.seq, events.c.body).where(newer).order_by(events.c.seq)
-        for seq, body in connection.execute(new).tuples():
-            event = Event.from_json(body)
-            self._log[event.id] = _entry(event)
+        new = sa.select(events.c.seq, events.c.id, events.c.body).where(newer).order_by(events.c.seq)
+        for seq, name, body in connection.execute(new).tuples():
+            self._log[name] = _entry(Logged.model_validate_json(body))
             self._newest = seq
 
     def _mine(self) -> sa.ColumnElement[bool]:
-        """The project's events, but for drafts: nothing is counted of them, and they are many and long."""
-        return sa.and_(events.c.project == self.project.name, events.c.status != "draft")
+        """The project's events, but for drafts, which are many and long, and what is left of erased ones."""
+        return sa.and_(events.c.project == self.project.name, events.c.status.not_in(("draft", "erased")))
 
     def _items(self, connection: Connection) -> dict[str, int]:
         rows = connection.execute(
@@ -117,14 +136,16 @@ class Dashboard:
             "gold": count.get(("gold", True), 0),
         }
 
-    def _people(self, connection: Connection, holding: list[Entry], names: bool) -> list[dict[str, Any]]:
+    def _people(
+        self, connection: Connection, holding: list[Entry], compared: list[tuple[str, str, float]], names: bool
+    ) -> list[dict[str, Any]]:
         judged = [entry for entry in holding if entry.status == "submitted"]
         skipped = Counter(entry.person for entry in holding if entry.status == "skipped")
         own: dict[str, list[Entry]] = defaultdict(list)
         for entry in judged:
             own[entry.person].append(entry)
         with_others: dict[str, list[float]] = defaultdict(list)
-        for a, b, like in _alike(judged):
+        for a, b, like in compared:
             with_others[a].append(like)
             with_others[b].append(like)
         rows = connection.execute(
@@ -159,7 +180,7 @@ class Dashboard:
         return told
 
 
-def _entry(event: Event) -> Entry:
+def _entry(event: Logged) -> Entry:
     timing = event.timing
     if timing.active_ms is not None:
         seconds: float | None = timing.active_ms / 1000

@@ -39,6 +39,22 @@ def test_a_file_is_recognised_and_stored_once(tmp_path, place, capsys):
     assert len({event.id for event in stored(place)}) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.jsonl", GOOD + GOOD), ("rows.csv", "id,prompt,kind,choice,a,b\n1,p,pairwise,a,x,y\n2,p,pairwise,b,x,y\n")],
+)
+def test_a_file_of_two_projects_is_two_judgements_of_each_row_and_no_more(tmp_path, place, capsys, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    for told in ("imported 2 events\n", "imported 0 events; 2 stored before\n"):
+        for project in ("one", "other"):
+            assert main(["import", "--store", place, "--project", project, str(path)]) == 0
+            assert told in capsys.readouterr().out
+    log = stored(place)
+    assert [event.project for event in current(log)] == ["one", "one", "other", "other"]
+    assert len(log) == 4
+
+
 def test_names_are_salted_by_the_store(tmp_path, place):
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD)
@@ -169,6 +185,21 @@ def test_what_a_person_changed_at_the_source_supersedes_what_was_imported(tmp_pa
     assert [dict(e.payload.values)["q"] for e in log] == [(4,), (2,), (5,)]
     assert [e.supersedes for e in log] == [None, log[0].id, log[1].id]
     assert [dict(e.payload.values)["q"] for e in current(log)] == [(5,)]
+
+
+def test_a_question_that_was_mended_at_the_source_takes_the_place_of_the_old_one(tmp_path, place, capsys):
+    path, head = tmp_path / "rows.csv", "id,prompt,kind,choice,a,b\n"
+    for prompt, told, holds in [
+        ("Snow iz", "imported 1 event\n", "Snow iz"),
+        ("Snow is", "imported 0 events; 1 in place of what was imported before\n", "Snow is"),
+        ("Snow is", "imported 0 events; 1 stored before\n", "Snow is"),
+        ("Snow iz", "imported 0 events; 1 stored before\n", "Snow is"),  # an old file takes nothing back
+        ("Rain is", "imported 0 events; 1 in place of what was imported before\n", "Rain is"),
+    ]:
+        path.write_text(f"{head}1,{prompt},pairwise,a,white,black\n")
+        assert main(["import", "--store", place, str(path)]) == 0
+        assert told in capsys.readouterr().out
+        assert [event.asked.text for event in current(stored(place))] == [holds]
 
 
 def test_what_was_erased_stays_so(tmp_path, place, capsys):

@@ -240,8 +240,9 @@ def test_a_person_says_which_placeholders_are_wrong(tmp_path: Path, capsys: pyte
     assert left[1:] == [["looked", "at", "right", "wrong"], ["CARD", "0", "1"], ["EMAIL", "1", "1"]]
     assert review("--right", card)[1][2] == ["CARD", "1", "0"], "the last word counts"
     assert review("--wrong", card, "nobody")[0] == 2
+    assert review("--right", mails[0], "--wrong", "nobody")[0] == 2
     assert review("--wrong", card, "--right", card)[0] == 2
-    assert review()[1][2] == ["CARD", "1", "0"], "nothing was noted of what was refused"
+    assert review()[1][2:] == [["CARD", "1", "0"], ["EMAIL", "1", "1"]], "nothing was noted of what was refused"
 
 
 def test_a_raw_log_comes_into_a_store_that_keeps_none(tmp_path: Path) -> None:

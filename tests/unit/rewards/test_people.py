@@ -1,17 +1,21 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 pytest.importorskip("sqlalchemy", reason="needs the extra feedback")
 
-from rlhf_lightning.errors import UserError
+from rlhf_lightning.callbacks import StopRequest
+from rlhf_lightning.data.rows import Prompt, PromptRow
+from rlhf_lightning.errors import Preempted, UserError
 from rlhf_lightning.feedback.events import Annotator, Event
 from rlhf_lightning.feedback.items import Item
 from rlhf_lightning.feedback.payloads import Rating, Thumbs
 from rlhf_lightning.feedback.store import Store
+from rlhf_lightning.pipeline.measure import functions
 from rlhf_lightning.rewards import ConstantReward, PeopleReward, RewardFailure, RewardMix, unattended
 
 
@@ -119,3 +123,13 @@ def test_people_have_no_part_in_measuring(tmp_path: Path):
     rewards = {"people": PeopleReward(str(tmp_path / "f.db")), "constant": ConstantReward(1.0)}
     assert list(unattended(rewards)) == ["constant"]
     assert RewardMix(unattended(rewards)).rewards.keys() == {"constant"}
+
+
+def test_a_run_that_is_told_to_stop_waits_for_nobody(tmp_path: Path):
+    made = {"_target_": "rlhf_lightning.rewards.PeopleReward", "store": str(tmp_path / "f.db"), "poll": 0.02}
+    stop = StopRequest()
+    run = SimpleNamespace(cfg={"ppo": {"rewards": {"people": made}}}, rewards={}, stop=stop)
+    mix = RewardMix(functions(run))  # type: ignore[arg-type]
+    threading.Timer(0.3, lambda: setattr(stop, "signalled", True)).start()
+    with pytest.warns(UserWarning, match="wait for people"), pytest.raises(Preempted, match="SIGTERM"):
+        mix.each([PromptRow(Prompt("p"))], ["a"], torch.device("cpu"))

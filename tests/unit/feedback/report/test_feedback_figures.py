@@ -294,6 +294,25 @@ def test_the_same_candidates_in_another_order_are_the_same_question():
     assert build(turned, "x").position.first == build(events, "x").position.first
 
 
+def test_questions_of_one_id_in_two_projects_are_two():
+    """The same simulated log under two names, where people say the opposite in the second."""
+    said = ask(Simulated(noise=[0.02, 0.02]), 40)
+
+    def of_another(event: Event) -> Event:
+        payload = event.payload
+        assert isinstance(payload, Pairwise)
+        turned = payload.model_copy(update={"winner": None if payload.winner is None else 1 - payload.winner})
+        return event.model_copy(update={"id": f"other-{event.id}", "project": "other", "payload": turned})
+
+    alone, both = build(said, "one"), build([*said, *map(of_another, said)], "two")
+    assert both.counts.questions == 2 * alone.counts.questions
+    assert both.agreement[0].judgements == 2 * alone.agreement[0].judgements
+    assert both.agreement[0].raw.value == alone.agreement[0].raw.value
+    assert both.people.with_others.n == 2 * alone.people.with_others.n
+    assert both.disputes.disputed == 2 * alone.disputes.disputed
+    assert {one.project for one in both.disputes.most} == ({"default", "other"} if alone.disputes.disputed else set())
+
+
 def test_counts_add_up_and_the_json_is_read_back(tmp_path):
     events = ask(Simulated(noise=[0.1], tie=0.1), 30, scores=EQUAL)
     report = build(events, "x")

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from itertools import combinations
 
 import pytest
-import sqlalchemy as sa
 from helpers.judges import Server, pairs
 
-from rlhf_lightning.feedback.database import events
 from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.privacy import erasing
 
 Make = Callable[..., Server]
 
@@ -94,16 +93,14 @@ def test_what_was_erased_is_not_counted_any_more(make_server: Make) -> None:
     user.prefer("good")
     user.prefer("good")
     assert owner.get("dashboard").json()["judgements"]["submitted"] == 2
-    first = server.log()[0].id
-    with server.store.writing() as connection:
-        connection.execute(sa.delete(events).where(events.c.id == first))
-    assert owner.get("dashboard").json()["judgements"]["submitted"] == 1
-    user.prefer("good")
-    second = server.log()[0].id
-    with server.store.writing() as connection:
-        connection.execute(sa.delete(events).where(events.c.id == second))
-    assert owner.get("dashboard").json()["judgements"]["submitted"] == 1
-    user.prefer("good")
+    erasing.erase(server.store, erasing.annotator(server.store, user.id), "anonymise")
+    told = owner.get("dashboard").json()
+    assert told["judgements"]["submitted"] == 2
+    assert [row["done"] for row in told["people"] if row["id"] == user.id] in ([], [0])
+    other = server.user(number=1)
+    other.prefer("good")
+    assert owner.get("dashboard").json()["judgements"]["submitted"] == 3
+    erasing.erase(server.store, erasing.annotator(server.store, other.id), "remove")
     assert owner.get("dashboard").json()["judgements"]["submitted"] == 2
 
 
