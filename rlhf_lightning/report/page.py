@@ -11,8 +11,8 @@ from rlhf_lightning.report.curves import Curve, Line, Panel, draw, time_of
 from rlhf_lightning.report.summary import clean
 
 STYLE = """
-:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d2025; --dim: #666c75; --faint: #d5d7d9; --more: #1d202540;
-  --good: #18794e; --bad: #c2352b; --warn: #fdf3d7; --warn-ink: #6b4a00;
+:root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d2025; --dim: #666c75; --faint: #d5d7d9;
+  --more: #1d202540; --good: #18794e; --bad: #c2352b; --warn: #fdf3d7; --warn-ink: #6b4a00;
   --c0: #2766c8; --c1: #d9730d; --c2: #1f8a5b; --c3: #b0307a; --c4: #7a55c7; --c5: #8a6d1a; --c6: #1497a8;
   --c7: #777d86 }
 @media (prefers-color-scheme: dark) { :root { --page: #15171a; --card: #1e2125; --ink: #e6e7e9; --dim: #9aa1ab;

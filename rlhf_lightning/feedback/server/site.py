@@ -88,7 +88,9 @@ class Site:
             far = progress.progress(self.project, connection, person, task)
             if person.role not in LEADS:
                 return far
-            settling = far if task == "adjudicate" else progress.progress(self.project, connection, person, "adjudicate")
+            settling = (
+                far if task == "adjudicate" else progress.progress(self.project, connection, person, "adjudicate")
+            )
         return {**far, "disputes": settling["left"]}
 
 
