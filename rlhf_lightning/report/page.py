@@ -12,11 +12,11 @@ from rlhf_lightning.report.summary import clean
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f6f4; --card: #fff; --ink: #1d2025; --dim: #666c75; --faint: #d5d7d9;
-  --good: #18794e; --bad: #c2352b; --warn: #fdf3d7; --warn-ink: #6b4a00;
+  --more: #1d202540; --good: #18794e; --bad: #c2352b; --warn: #fdf3d7; --warn-ink: #6b4a00;
   --c0: #2766c8; --c1: #d9730d; --c2: #1f8a5b; --c3: #b0307a; --c4: #7a55c7; --c5: #8a6d1a; --c6: #1497a8;
   --c7: #777d86 }
 @media (prefers-color-scheme: dark) { :root { --page: #15171a; --card: #1e2125; --ink: #e6e7e9; --dim: #9aa1ab;
-  --faint: #3a3e45; --good: #5cc98f; --bad: #f2857b; --warn: #3a3016; --warn-ink: #f0d58a;
+  --faint: #3a3e45; --more: #000a; --good: #5cc98f; --bad: #f2857b; --warn: #3a3016; --warn-ink: #f0d58a;
   --c0: #6ea4f4; --c1: #f2a052; --c2: #57c08f; --c3: #ea7fbd; --c4: #ab8ff0; --c5: #d3b455; --c6: #55c6d4;
   --c7: #a6acb5 } }
 * { box-sizing: border-box }
@@ -31,13 +31,17 @@ h3 { font-size: 15px; margin: 20px 0 8px; font-weight: 600 }
 .dim, figcaption span { color: var(--dim); font-weight: 400 }
 .warn { background: var(--warn); color: var(--warn-ink); padding: 9px 13px; border-radius: 7px; margin: 8px 0 }
 .results { max-width: 700px }
-.card { background: var(--card); border: 1px solid var(--faint); border-radius: 9px; padding: 6px 16px;
-  overflow-x: auto }
+.card { border: 1px solid var(--faint); border-radius: 9px; padding: 6px 16px; overflow-x: auto;
+  background: linear-gradient(to right, var(--card) 40%, transparent) left / 40px 100% no-repeat local,
+  linear-gradient(to left, var(--card) 40%, transparent) right / 40px 100% no-repeat local,
+  linear-gradient(to right, var(--more), transparent) left / 14px 100% no-repeat scroll,
+  linear-gradient(to left, var(--more), transparent) right / 14px 100% no-repeat scroll, var(--card) }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: 7px 10px; text-align: right; vertical-align: top; border-top: 1px solid var(--faint);
   white-space: nowrap }
 tr:first-child > * { border-top: 0 }
 th { font-weight: 600; color: var(--dim) }
+table:not(.sortable) thead th { white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 th:last-child, td:last-child { padding-right: 0 }
 tbody th { color: var(--ink); font-weight: 400; white-space: normal }

@@ -78,6 +78,13 @@ def rounds_table(results: RunResults) -> Table:
     return table
 
 
+def _html_cell(text: str) -> str:
+    """What stands in brackets below the figure: side by side they make the table wider than the page."""
+    value, _, about = text.partition(" (")
+    small = f"<small>{html_text(about.removesuffix(')'))}</small>" if about else ""
+    return f"<td>{html_text(value)}{small}</td>"
+
+
 def rounds_section(results: RunResults) -> str:
     """The same as HTML; empty for a run that is no loop."""
     if not results.rounds:
@@ -86,7 +93,7 @@ def rounds_section(results: RunResults) -> str:
     heads = "".join(f'<th scope="col">{html_text(COLUMNS[name][0])}</th>' for name in names)
     rows = []
     for place, figures in enumerate(results.rounds, 1):
-        cells = "".join(f"<td>{html_text(cell(figures, name))}</td>" for name in names)
+        cells = "".join(_html_cell(cell(figures, name)) for name in names)
         rows.append(f'<tr><th scope="row">{place}</th>{cells}</tr>')
     words = "; ".join(f"{COLUMNS[name][0]}: {COLUMNS[name][1]}" for name in names)
     return (

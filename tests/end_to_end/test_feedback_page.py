@@ -171,7 +171,8 @@ def test_every_kind_of_question_by_keyboard_alone(browser: Browser, serve: Serve
     answered(browser, "Enter")
     check_named(browser)
     answered(browser, "2")
-    browser.until("/All done/.test(document.body.innerText)")
+    browser.until("/All done for now/.test(document.body.innerText)")
+    assert "If more questions come, they appear here by themselves." in browser.js("document.body.innerText")
     check_named(browser)
     check_quiet(browser, server)
 
@@ -773,6 +774,45 @@ def test_directions_and_languages_of_texts(browser: Browser, serve: Servers) -> 
     assert browser.js("document.querySelector('.markable').textContent") == "a\u202eb"
 
 
+def test_a_prompt_from_right_to_left_begins_at_the_right_as_its_answers_do(browser: Browser, serve: Servers) -> None:
+    arabic = "ما هي عاصمة فرنسا؟"
+    turns = [{"role": "user", "content": arabic}, {"role": "assistant", "content": "Hello."}]
+    rows = [
+        {"prompt": arabic, "candidates": ["باريس.", "ليون."], "context": arabic, "language": "ar", "priority": 2},
+        {"prompt": turns, "candidates": ["باريس.", "Lyon."]},
+    ]
+    server = serve(rows, "--annotators", "1")
+    edges = (
+        "[...document.querySelectorAll('.beside .text, .card .text')].map((e) => {"
+        "const at = document.createRange(); at.selectNodeContents(e.querySelector('p'));"
+        "const text = at.getBoundingClientRect(), box = e.closest('.beside, .card').getBoundingClientRect();"
+        "return [text.left - box.left, box.right - text.right]})"
+    )
+    for width in (1200, 390):
+        enter(browser, server.links["annotator"][0], width=width, mobile=width < 500)
+        assert len(browser.js(edges)) == 4
+        assert all(right < 30 < left for left, right in browser.js(edges))
+    answered(browser, "1")
+    (_, right), (left, _), *_ = browser.js(edges)
+    assert right < 30
+    assert left < 30, "what is written from left to right begins at the left"
+
+
+def test_the_bar_is_opaque_while_an_answer_is_sent(browser: Browser, serve: Servers) -> None:
+    row = {"prompt": "Long?", "candidates": ["word " * 900, "more " * 900]}
+    server = serve([row], "--annotators", "1")
+    enter(browser, server.links["annotator"][0], width=390, mobile=True)
+    browser.call("Fetch.enable", patterns=[{"urlPattern": "*/api/judgements", "requestStage": "Request"}])
+    browser.press("1")
+    browser.until("document.querySelector('.sending .bar')")
+    solid = "(s => [s.opacity, s.backgroundColor.startsWith('rgb(')])(getComputedStyle(document.querySelector('.bar')))"
+    assert browser.js(solid) == ["1", True]
+    assert browser.js("getComputedStyle(document.querySelector('.bar .choices')).opacity") == "0.6"
+    browser.call("Fetch.disable")
+    browser.until(READY)
+    assert len(server.holding()) == 1
+
+
 def test_the_interface_in_chinese(serve: Servers, tmp_path: Path) -> None:
     server = serve([*pairs(1), ONE_OF_EACH[1]], "--annotators", "1")
     opened = Browser(tmp_path / "chinese", language="zh-CN")
@@ -937,3 +977,51 @@ def test_dashboard_invitations_and_adjudication(browser: Browser, serve: Servers
     settled = [event for event in server.holding() if event.adjudicates]
     assert [event.payload.outcome for event in settled] == ["tie"]
     check_quiet(browser, server)
+
+
+def prefer(browser: Browser, text: str) -> None:
+    """Choose the answer of this text, wherever it is shown."""
+    texts = browser.js("[...document.querySelectorAll('.card .text')].map((e) => e.textContent)")
+    answered(browser, str(texts.index(text) + 1))
+
+
+def test_who_settles_is_led_to_what_waits(browser: Browser, serve: Servers, tmp_path: Path) -> None:
+    server = serve(pairs(1), "--annotators", "2", "--adjudicators", "1", "--raters", "2")
+    tab = "document.querySelector('[data-view=adjudicate]').textContent"
+    others = [Browser(tmp_path / str(i)) for i in range(2)]
+    try:
+        for other, link in zip(others, server.links["annotator"], strict=True):
+            enter(other, link)
+        prefer(others[0], "Yes 0.")
+        assert others[0].js("document.querySelector('nav')") is None
+        # Nothing is disputed so far: an adjudicator opens on Judge.
+        enter(browser, server.links["adjudicator"][0])
+        assert browser.js("document.querySelector('[aria-current=page]').dataset.view") == "judge"
+        assert browser.js(tab) == "Adjudicate"
+        prefer(others[1], "No 0.")
+        # What came meanwhile shows by itself.
+        browser.until("/that is yours to settle. Questions waiting: 1/.test(document.body.innerText)", 30)
+        assert browser.js(tab) == "Adjudicate (1)"
+        assert browser.js(HEADING) == "Nothing left to judge"
+        assert "All done" not in browser.js("document.body.innerText")
+        assert not browser.js("document.querySelector('.progress').checkVisibility()"), "0 of 0 done tells nothing"
+        check_named(browser)
+        browser.open("about:blank", 1200)
+        at = "document.querySelector('[aria-current=page]').dataset.view"
+        enter(others[0], server.links["owner"][0])
+        assert (others[0].js(at), others[0].js(tab)) == ("adjudicate", "Adjudicate (1)")
+        others[0].open("about:blank", 1200)
+        browser.open(server.address, 1200)
+        browser.until(READY)
+        assert browser.js(at) == "adjudicate"
+        browser.js("document.querySelector('[data-view=judge]').click()")
+        browser.until("document.querySelector('main .end .primary')")
+        browser.js("document.querySelector('main .end .primary').click()")
+        browser.until("document.querySelector('.others')")
+        answered(browser, "0")
+        browser.until("/All done for now/.test(document.body.innerText)")
+        assert browser.js(tab) == "Adjudicate"
+    finally:
+        for other in others:
+            other.close()
+    assert [event.payload.outcome for event in server.holding() if event.adjudicates] == ["tie"]

@@ -81,11 +81,19 @@ def run(args: argparse.Namespace) -> int:
     ):
         store.note_texts()
         project = prepare(store, args, found)
-        shown = f"[{args.host}]" if ":" in args.host else args.host
-        address = args.url or f"http://{shown}:{listening.getsockname()[1]}"
+        called = reached_at(args.host)
+        shown = f"[{called}]" if ":" in called else called
+        port = listening.getsockname()[1]
+        address = args.url or f"http://{shown}:{port}"
         for role, token in links(project, args.annotators, args.adjudicators):
             print(f"{role:12} {address.rstrip('/')}/#token={token}")
         print("Each link works once, within 7 days. Ctrl-C ends the server; what was judged is kept.", flush=True)
+        if not args.url and called != args.host:
+            print(
+                f"{args.host} is every address of this machine; the links name one of them, {called}. If people reach "
+                f"the machine by another, or by a name, name that: --url http://NAME:{port}",
+                flush=True,
+            )
         if not _loopback(args.host) and not (args.url or "").startswith("https:"):
             print(
                 f"Warning: at {args.host} others can listen in, as this is plain HTTP. Put a proxy with TLS in front "
@@ -93,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
         config = uvicorn.Config(
-            create_app(project, host=args.host),
+            create_app(project, host=called),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -202,6 +210,29 @@ def _listen(host: str, port: int):  # type: ignore[no-untyped-def]
         remedy = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
         raise UserError(f"can't listen at {host}, port {port}: {error.strerror}{remedy}") from error
     return listening
+
+
+def reached_at(host: str) -> str:
+    """What others call a machine that listens at this address: itself, but for 0.0.0.0 and ::, which stand for all.
+
+    In their place comes the address from which this machine would send to the internet (nothing is sent), or else its
+    name.
+    """
+    import socket
+
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+    except ValueError:
+        return host
+    # Addresses kept for documentation (RFC 5737, RFC 3849): on no network, so that the usual route leads there.
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((far, 9))
+        found = str(probe.getsockname()[0])
+        if not _loopback(found):
+            return found
+    return socket.gethostname()
 
 
 def _loopback(host: str) -> bool:

@@ -59,10 +59,19 @@ def few(n: int, of: str) -> str:
     return f"{count_of(n, of)}: too few" if n else f"no {of}"
 
 
+def _amount(value: float) -> str:
+    """A sum of scores, with at most one decimal.
+
+    >>> _amount(13.3333), _amount(7.0)
+    ('13.3', '7')
+    """
+    return f"{value:.1f}".removesuffix(".0")
+
+
 def share(right: float, n: int, of: str) -> Figure:
     """A share with Wilson's interval; of fewer than `FEWEST` only the counts, in words."""
     if n < FEWEST:
-        return none(f"{right:g} of {count_of(n, of)}: too few for a share" if n else f"no {of}", n)
+        return none(f"{_amount(right)} of {count_of(n, of)}: too few for a share" if n else f"no {of}", n)
     return figure(wilson_interval(min(right, n), n), n, f"no {of}")
 
 
@@ -73,5 +82,5 @@ def share_by(scores: Sequence[float], clusters: Sequence[Hashable], of: str) -> 
         return share(sum(scores), n, of)
     if prompts < FEWEST:
         of_prompts = count_of(len(set(clusters)), "prompts")
-        return none(f"{sum(scores):g} of {count_of(n, of)}, of {of_prompts}: too few for a share", n)
+        return none(f"{_amount(sum(scores))} of {count_of(n, of)}, of {of_prompts}: too few for a share", n)
     return figure(clustered_share(scores, clusters), n, f"no {of}")

@@ -31,7 +31,9 @@ STYLE = """
 td small.why { white-space: normal; min-width: 8em; max-width: 15em; margin-left: auto; text-align: right }
 tbody th { min-width: 8.5em }
 .sample.two { grid-template-columns: 1fr 1fr }
-@media (max-width: 560px) { .sample.two { grid-template-columns: 1fr } }
+@media (max-width: 560px) { .sample.two { grid-template-columns: 1fr }
+  table { font-size: 13.5px } th, td { padding: 7px 4px } thead th, td small { font-size: 12px }
+  tbody th, td small.why { min-width: 5em } }
 tbody th .remark { display: block; color: var(--bad); font-size: 12.5px; line-height: 1.35 }
 tbody th code { font-size: 13px }
 .card + .card, .card + .panels { margin-top: 12px }

@@ -260,7 +260,8 @@ def release(site: Here, person: Judge, sent: Annotated[Beat, Depends(body(Beat))
 def counts(site: Here, person: Lead) -> dict[str, Any]:
     """How it goes."""
     with site.project.store.engine.connect() as connection:
-        return site.dashboard.read(connection, names=person.role == "owner")
+        told = site.dashboard.read(connection, names=person.role == "owner")
+    return {**told, "progress": site.progress(person)}
 
 
 @ROUTES.get("/api/people")

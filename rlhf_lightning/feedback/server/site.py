@@ -83,9 +83,15 @@ class Site:
         return f"{origin_of(self.project.address) or str(request.base_url).rstrip('/')}/#token={token}"
 
     def progress(self, person: Person, task: Task = "judge") -> dict[str, int]:
-        """How far a person is."""
+        """How far a person is; of who leads also ``disputes``, the questions that wait for them to be settled."""
         with self.project.store.engine.connect() as connection:
-            return progress.progress(self.project, connection, person, task)
+            far = progress.progress(self.project, connection, person, task)
+            if person.role not in LEADS:
+                return far
+            settling = (
+                far if task == "adjudicate" else progress.progress(self.project, connection, person, "adjudicate")
+            )
+        return {**far, "disputes": settling["left"]}
 
 
 def site_of(request: Request) -> Site:

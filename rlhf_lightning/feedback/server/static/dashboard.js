@@ -7,7 +7,7 @@ const REFRESH = 5000;
 const percent = (value) => (value === null || value === undefined ? t("no_data") : new Intl.NumberFormat(language(), { style: "percent", maximumFractionDigits: 0 }).format(value));
 
 export class Dashboard {
-  /** `on`: {ended(), banner(...), calm()}. */
+  /** `on`: {progress(progress), ended(), banner(...), calm()}. */
   constructor({ me, place, on }) {
     Object.assign(this, { me, place, on });
     this.owner = me.annotator.role === "owner";
@@ -38,6 +38,7 @@ export class Dashboard {
       if (this.stopped) return;
       if (this.failing) this.on.calm();
       this.failing = false;
+      this.on.progress(told.progress);
       this.show(told);
     } catch (failure) {
       if (this.stopped) return;

@@ -8,7 +8,7 @@ import { forgetful } from "./keep.js";
 import { setKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { showQuestion } from "./question.js";
-import { t } from "./words.js";
+import { number, t } from "./words.js";
 
 const AUTOSAVE = 1000;
 const SLOWEST = 10_000;
@@ -17,8 +17,11 @@ const ASK_AGAIN = 10_000;
 // Stored as they stand here, whatever the page's language.
 const REASONS = ["unclear", "knowledge", "language", "harmful", "broken", "other"];
 
+// What is said where there is no question follows from this.
+const reasonOf = ({ why, progress }) => `${why} ${progress.disputes ?? 0}`;
+
 export class Flow {
-  /** `on`: {progress(progress), ended(), consent(), banner(text, props), calm()}. */
+  /** `on`: {progress(progress), ended(), consent(), banner(text, props), calm(), adjudicate()}. */
   constructor({ me, tab, queue, place, on }) {
     Object.assign(this, { me, tab, queue, place, on });
     this.outbox = new Outbox(me.annotator.id, {
@@ -121,7 +124,7 @@ export class Flow {
 
   show(given, { editing = false } = {}) {
     this.on.progress(given.progress);
-    if (!given.item) return this.showNone(given.why);
+    if (!given.item) return this.showNone(given);
     const drafts = new Drafts(this.me.annotator.id, given);
     this.put({ ...given, drafts, editing, clock: new Clock(), changed: drafts.own, written: drafts.own });
     this.draw(drafts.shown);
@@ -156,18 +159,21 @@ export class Flow {
     setKeys(this.view?.keys ?? []);
   }
 
-  showNone(why) {
+  showNone(given) {
     this.put(null);
     this.view = null;
-    this.why = why;
+    this.none = reasonOf(given);
     setKeys([]);
-    const done = why === "done";
+    const done = given.why === "done";
+    const disputes = this.queue === "judge" && given.progress.disputes;
     this.place.replaceChildren(
       h(
         "div",
         { class: "end" },
-        h("h1", { id: "question", tabIndex: -1 }, t(done ? "done" : "none_now")),
-        h("p", {}, t(done ? "done_more" : "none_now_more")),
+        h("h1", { id: "question", tabIndex: -1 }, t(!done ? "none_now" : disputes ? "done_judging" : "done")),
+        disputes ? h("p", {}, t("disputes_wait", { n: number(disputes) })) : null,
+        disputes ? h("p", {}, button(t("adjudicate"), () => this.on.adjudicate(), { class: "primary" })) : null,
+        h("p", {}, t(!done ? "none_now_more" : disputes ? "done_come" : "done_more")),
         h("p", {}, button(t("undo"), () => this.undo(), { key: "u" })),
       ),
     );
@@ -180,7 +186,8 @@ export class Flow {
     try {
       const given = await post("/api/next", { tab: this.tab, queue: this.queue });
       if (this.stopped || this.current) return;
-      if (given.item || given.why !== this.why) return this.show(given);
+      if (given.item || reasonOf(given) !== this.none) return this.show(given);
+      this.on.progress(given.progress);
     } catch (failure) {
       if (failure.status === 401) return this.ended(failure);
     }

@@ -8,7 +8,7 @@ import { Flow } from "./flow.js";
 import { forget, keep, kept, tabName, whenKept } from "./keep.js";
 import { listen, setCommonKeys, setKeys, showHelp } from "./keys.js";
 import { markdown } from "./markdown.js";
-import { chooseLanguage, language, languages, setLanguage, t } from "./words.js";
+import { chooseLanguage, language, languages, number, setLanguage, t } from "./words.js";
 
 const page = document.getElementById("page");
 let me = null;
@@ -158,8 +158,14 @@ function open() {
   ]);
   progress(me.progress);
   const asked = location.hash.slice(1);
+  go(views.includes(asked) ? asked : first());
+}
+
+function first() {
+  const { left, disputes } = me.progress;
+  if (disputes && !left) return "adjudicate";
   // An owner comes to look; being at a question would keep others from it.
-  go(views.includes(asked) ? asked : me.annotator.role === "owner" ? "dashboard" : "judge");
+  return me.annotator.role === "owner" ? "dashboard" : "judge";
 }
 
 function plain() {
@@ -173,9 +179,9 @@ function go(name) {
   history.replaceState(null, "", frame.tabs ? `#${name}` : "/");
   frame.tabs?.querySelectorAll("button").forEach((one) => one.setAttribute("aria-current", one.dataset.view === name ? "page" : "false"));
   frame.main.replaceChildren(h("h1", { id: "question", tabIndex: -1 }, t("loading")));
-  const on = { progress, banner, calm: () => banner(null), ended, consent: anew };
+  const on = { progress, banner, calm: () => banner(null), ended, consent: anew, adjudicate: () => go("adjudicate") };
   view = name === "dashboard" ? new Dashboard({ me, place: frame.main, on }) : new Flow({ me, tab, queue: name, place: frame.main, on });
-  frame.bar.parentElement.hidden = name === "dashboard";
+  if (name === "dashboard") frame.bar.parentElement.hidden = true;
   view.start();
 }
 
@@ -186,7 +192,10 @@ function close() {
   setCommonKeys([]);
 }
 
-function progress({ done, skipped, total }) {
+function progress({ done, skipped, total, disputes }) {
+  frame.bar.parentElement.hidden = view instanceof Dashboard || !total;
+  const settle = frame.tabs?.querySelector("[data-view=adjudicate] span");
+  if (settle) settle.textContent = disputes ? t("tab_waiting", { name: t("adjudicate"), n: number(disputes) }) : t("adjudicate");
   frame.bar.max = Math.max(total, 1);
   frame.bar.value = done + skipped;
   frame.far.textContent = t("progress_text", { done: done + skipped, total });

@@ -329,6 +329,9 @@ def test_words_for_small_numbers():
     assert few(3, "questions") == "3 questions: too few"
     assert share(2, 3, "gold questions").why == "2 of 3 gold questions: too few for a share"
     assert share(9, 10, "x").value == 0.9
+    assert share_by([1 / 3] * 7, "abcdefg", "wins").why == "2.3 of 7 wins: too few for a share"
+    thirds = share_by([2 / 3] * 20, "ab" * 10, "comparisons won")
+    assert thirds.why == "13.3 of 20 comparisons won, of 2 prompts: too few for a share"
     assert share_by([1.0] * 12, "a" * 12, "wins").why == "12 of 12 wins, of 1 prompt: too few for a share"
 
 

@@ -240,6 +240,43 @@ def test_what_the_options_say(tmp_path: Path) -> None:
     assert (project.blind, project.keep_names, project.gold_share, project.repeat_share) == (False, True, 0.2, 0.05)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.7", "judge.lan", "localhost", "::1"])
+def test_links_name_the_address_that_it_listens_at(host: str) -> None:
+    assert serve.reached_at(host) == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_links_of_a_server_at_every_address_name_one_that_others_reach(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = serve.reached_at(host)
+    assert found != host
+    assert not serve._loopback(found)
+
+    class Alone(socket.socket):
+        def connect(self, _: Any) -> None:
+            raise OSError("no network")
+
+    monkeypatch.setattr(socket, "socket", Alone)
+    monkeypatch.setattr(socket, "gethostname", lambda: "judge-7")
+    assert serve.reached_at(host) == "judge-7"
+
+
+def test_a_server_at_every_address_says_how_it_is_reached(tmp_path: Path) -> None:
+    store = str(tmp_path / "feedback.db")
+    with Store(store) as open_store:
+        open_store.add_items(pairs(1))
+    with serving(store, "--host", "0.0.0.0") as (process, links):
+        ((_, address, token),) = links
+        assert "0.0.0.0" not in address
+        assert call(build_opener(HTTPCookieProcessor()), address, "/api/session", {"token": token})["csrf"]
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    assert f"the links name one of them, {host}." in out
+    assert f"--url http://NAME:{port}" in out
+
+
 def test_a_host_that_others_reach_is_warned_of(tmp_path: Path) -> None:
     with Store(tmp_path / "x.db") as store:
         store.add_items(pairs(1))

@@ -234,6 +234,8 @@ def test_a_disagreement_goes_to_an_adjudicator_who_has_not_judged(make_server_on
     said = [event for event in server.log() if event.item == "q1"]
     assert len(said) == 2
     assert one.post("next", {"tab": "t", "queue": "adjudicate"}).status_code == 403
+    assert [user.ask()["progress"].get("disputes") for user in (one, judge)] == [None, 1]  # annotators settle nothing
+    assert judge.get("dashboard").json()["progress"] == {"done": 0, "skipped": 0, "left": 0, "total": 0, "disputes": 1}
     question = judge.ask(queue="adjudicate")
     assert asked(question) == "question 1"
     texts = [candidate["text"] for candidate in question["item"]["candidates"]]
