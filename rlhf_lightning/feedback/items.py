@@ -195,8 +195,8 @@ def _check_differing(place: str, item: Item) -> None:
         first = seen.setdefault(candidate.text, number)
         if first != number and item.kind in ("pairwise", "ranking"):
             raise UserError(
-                f"{place}: candidates {first} and {number} are equal, so that none can be better: take one, or the row, "
-                "out"
+                f"{place}: candidates {first} and {number} are equal, so that none of them can be better: take one of "
+                "them, or the row, out"
             )
 
 
