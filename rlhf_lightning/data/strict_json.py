@@ -35,11 +35,14 @@ def parse(text: str) -> Any:
     Raises:
         Fault: if it is no JSON, or has a key twice, a number that Python can't read, or too many levels.
     """
+    text = text.rstrip(" \t\r\n")  # else what ends too early would lack something after the blank lines at its end
     try:
         return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         column = error.pos - max(text.rfind(end, 0, error.pos) for end in "\r\n")
-        raise Fault(_line(text, error.pos), f"this is no JSON: {error.msg} at character {column}") from error
+        reason = f"{error.msg.removesuffix(' at')} at character {column}"  # some end in "at", some don't
+        told = f"this is no JSON: {reason}{', where it ends' if error.pos == len(text) else ''}"
+        raise Fault(_line(text, error.pos), told) from error
     except (_Twice, ValueError, RecursionError) as error:
         # These tell no place, so the text is gone through again.
         fault = next(_faults(text), Fault(1, f"this JSON can't be read: {str(error) or type(error).__name__}"))

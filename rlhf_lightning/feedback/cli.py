@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rlhf_lightning.errors import UserError
 
@@ -23,6 +24,14 @@ COMMANDS = {
 }
 OF_RUNS = ("serve", "report")  # the commands that take a run's folder
 STORE = "feedback.db"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage, which would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print it, and end with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("rlhf-feedback", description=__doc__.split(": ", 1)[1])
+    parser = Parser("rlhf-feedback", description=__doc__.split(": ", 1)[1])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     # A command's own arguments need its module, which is loaded for that one alone.
     chosen = next((word for word in arguments if word in COMMANDS), None)

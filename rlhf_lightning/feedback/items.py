@@ -15,7 +15,7 @@ from rlhf_lightning.data.files import Record, check_exists, count_of, did_you_me
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.events import Asked, Candidate, Event, Id, check_inside, explain
 from rlhf_lightning.feedback.holding import holding
-from rlhf_lightning.feedback.payloads import Payload, Spans, Value
+from rlhf_lightning.feedback.payloads import KINDS, Payload, Spans, Value
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction", "spans", "label"]
 COUNTS: dict[str, tuple[int, int | None]] = {
@@ -75,6 +75,17 @@ class Item(Value):
             return {name: value for name, value in data.items() if name != "id"}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind(cls, data: Any) -> Any:
+        """Before the answer's form is looked at: it would complain of a field that the right kind doesn't have."""
+        expected = data.get("expected") if isinstance(data, dict) else None
+        if isinstance(expected, dict) and expected.get("kind") in KINDS:
+            kind = data.get("kind", "pairwise")
+            if kind in COUNTS and kind != expected["kind"]:
+                raise ValueError(_other_kind(expected["kind"], kind))
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> Item:
         if not self.id:
@@ -90,7 +101,7 @@ class Item(Value):
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.expected is not None:
             if self.expected.kind != self.kind:
-                raise ValueError(f"expected.kind {self.expected.kind!r} is not the question's kind {self.kind!r}")
+                raise ValueError(_other_kind(self.expected.kind, self.kind))
             if lacking := self.expected.lacks(n):
                 raise ValueError(f"expected.{lacking} is missing")
             if isinstance(self.expected, Spans):
@@ -109,6 +120,10 @@ class Item(Value):
         return self.model_dump_json(exclude_none=True)
 
 
+def _other_kind(answer: str, question: str) -> str:
+    return f"expected.kind {answer!r} is not the question's kind {question!r}"
+
+
 def read_items(path: Path) -> Iterator[Item]:
     """Questions of a file (JSONL, JSON, CSV, ... as rows of data are read).
 
@@ -118,7 +133,7 @@ def read_items(path: Path) -> Iterator[Item]:
     one. ``kind`` says what is asked: without it two candidates are compared, more are ranked, one is given a thumb. The
     fields of `Item` and ``context``, ``language``, ``document``, ``person`` and ``models`` (the candidates' models in
     their order) are taken as they are; all other columns travel along as ``meta``, but for one whose name is almost a
-    field's: it is refused.
+    field's: it is refused. So is a comparison or ranking with two equal candidates: there is nothing to choose.
 
     Raises:
         UserError: naming file, line and field.
@@ -158,15 +173,31 @@ def item_of(record: Record) -> Item:
     if plain:
         _check_spelling(record.place, values)
         if "prompt" not in values:
+            if "prompt" in record.values:
+                raise UserError(f"{record.place}: the field 'prompt' is empty")
             raise UserError(
                 f"{record.place}: there is no column 'prompt'; the columns are {', '.join(map(str, record.values))}"
             )
-        values = _plain_row(record.place, values)
+        values = _plain_row(record.place, values, [name for name in record.values if name not in values])
     try:
-        return Item.model_validate(values)
+        item = Item.model_validate(values)
     except ValidationError as error:
         told = explain(error)
         raise UserError(f"{record.place}: {told.replace('asked.text', 'prompt') if plain else told}") from error
+    _check_differing(record.place, item)
+    return item
+
+
+def _check_differing(place: str, item: Item) -> None:
+    """Refuse equal candidates where they are compared; stored questions, and those of a log, are taken as they are."""
+    seen: dict[str, int] = {}
+    for number, candidate in enumerate(item.candidates, start=1):
+        first = seen.setdefault(candidate.text, number)
+        if first != number and item.kind in ("pairwise", "ranking"):
+            raise UserError(
+                f"{place}: candidates {first} and {number} are equal, so that none of them can be better: take one of "
+                "them, or the row, out"
+            )
 
 
 def _check_spelling(place: str, values: dict[str, Any]) -> None:
@@ -182,7 +213,7 @@ def _check_spelling(place: str, values: dict[str, Any]) -> None:
             )
 
 
-def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
+def _plain_row(place: str, values: dict[str, Any], empty: Sequence[str]) -> dict[str, Any]:
     used = {"prompt", "models"}
     if "candidates" in values:
         candidates = values["candidates"]
@@ -192,7 +223,7 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
                 "holds no lists, give a column to each: 'a', 'b', 'c', ..."
             )
     else:
-        names = _names_of_candidates(place, values)
+        names = _names_of_candidates(place, values, empty)
         used |= set(names)
         candidates = [values[name] for name in names]
         if names[0] == "a" and any(f"model_{name}" in values for name in names):
@@ -214,7 +245,7 @@ def _plain_row(place: str, values: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in values.items() if k in fields}, "kind": kind, "asked": asked, "candidates": written}
 
 
-def _names_of_candidates(place: str, values: dict[str, Any]) -> Sequence[str]:
+def _names_of_candidates(place: str, values: dict[str, Any], empty: Sequence[str]) -> Sequence[str]:
     lettered = [name for name in NAMES if name in values]
     if len(lettered) > 1:
         if gap := next((name for name, wanted in zip(lettered, NAMES, strict=False) if name != wanted), None):
@@ -225,6 +256,9 @@ def _names_of_candidates(place: str, values: dict[str, Any]) -> Sequence[str]:
     for names in (("chosen", "rejected"), ("completion",)):
         if all(name in values for name in names):
             return names
+    wanted = (*NAMES[:2], "candidates", "chosen", "rejected", "completion")
+    if lacking := next((name for name in empty if name in wanted), None):
+        raise UserError(f"{place}: the field {lacking!r} is empty")
     raise UserError(f"{place}: there are no candidates: give a column 'candidates', 'a' and 'b', or 'completion'")
 
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--annotator", metavar="ID|NAME", help="all that this person judged")
-    who.add_argument("--person", metavar="ID|NAME", help="all questions that hold this person's words or data")
+    who.add_argument(
+        "--annotator", metavar="ID|NAME", help="all that this person judged; 6 or more first characters of the id do"
+    )
+    who.add_argument(
+        "--person", metavar="ID|NAME", help="all questions that hold this person's words or data; named as above"
+    )
     who.add_argument("--older-than", type=float, metavar="DAYS", help="all judgements of before, and their questions")
     parser.add_argument(
         "--how",
@@ -38,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     with Store(args.store, create=False) as store:
         chosen = _chosen(store, args)
         would = counted(store, chosen)
+        if chosen.annotators or chosen.persons:  # what was given may be a name, or the beginning of an id
+            print(f"of {', '.join((*chosen.annotators, *chosen.persons))}")
         print("\n".join(told(would)))
         if not (would.events or would.others):
             print("nothing is left to be erased")

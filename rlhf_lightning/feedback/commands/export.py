@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlhf_lightning.data.files import count_of, home
 from rlhf_lightning.errors import UserError
@@ -37,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
     check_format(args.format)
     check_ending(args.format, args.out)
     with Store(args.store, create=False) as store:
-        used, left = export(store, args.format, home(args.out), args.project, args.force)
-    print(f"wrote {count_of(used, 'events')} to {args.out}")
-    for reason, count in left.most_common():
+        done = export(store, args.format, home(args.out), args.project, args.force)
+    erased = f" (and what is left of {done.erased} erased)" if done.erased else ""
+    print(f"wrote {count_of(done.events, 'events')} to {args.out}{erased}")
+    for reason, count in done.left.most_common():
         print(f"left out {count}: {reason}")
     return 0
 
@@ -59,9 +60,21 @@ def check_ending(name: str, out: str) -> None:
         raise UserError(f"--out {out}: the format {name} is written as {ending} (or {ending}.gz): end the name so")
 
 
-def export(
-    store: Store, name: str, path: Path, project: str | None = None, force: bool = False
-) -> tuple[int, Counter[str]]:
+class Exported(NamedTuple):
+    """What an export wrote.
+
+    Attributes:
+        events: how many, those that were erased not counted.
+        erased: tombstones, which a log has too.
+        left: how many events were not written, by the reason.
+    """
+
+    events: int
+    erased: int
+    left: Counter[str]
+
+
+def export(store: Store, name: str, path: Path, project: str | None = None, force: bool = False) -> Exported:
     """Write events into a file and note it in the store.
 
     Args:
@@ -70,9 +83,6 @@ def export(
         path: of the file; a name that ends with ``.gz`` is compressed.
         project: whose events; None is all.
         force: replace what is there.
-
-    Returns:
-        How many events were written, and how many were not, by the reason.
 
     Raises:
         UserError: if the file is there, its folder isn't, or there is nothing to be written.
@@ -86,16 +96,19 @@ def export(
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}")
     used: list[str] = []
+    erased = 0
     left: Counter[str] = Counter()
 
     def lines() -> Iterator[str]:
+        nonlocal erased
         if name == "log":
             written = 0
-            for text, event in log.write(store, project):
+            for line in log.write(store, project):
                 written += 1
-                if event is not None:
-                    used.append(event)
-                yield text
+                erased += line.status == "erased"
+                if line.event is not None:
+                    used.append(line.event)
+                yield line.text
             if not written:  # questions alone are a log as well: that of a store that moves
                 raise nothing_in(store, project)
             return
@@ -120,7 +133,7 @@ def export(
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return len(used), left
+    return Exported(len(used) - erased, erased, left)
 
 
 def _written(path: Path, lines: Iterable[str]) -> Path:

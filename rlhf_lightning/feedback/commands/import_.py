@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf_lightning.data.files import check_exists, count_of, home
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
+from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, placeholders, scrubber_of, tell_replaced
 from rlhf_lightning.feedback.events import Event, digest
 from rlhf_lightning.feedback.formats import FORMATS, NAMES, check_format, log, recognised
 from rlhf_lightning.feedback.formats.common import Import, refuse
@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
     sources = [(path, _format(path, args.format)) for path in map(home, args.files)]
     if args.project is not None and any(name == "log" for _, name in sources):
-        raise UserError("--project can't be said of a log: its events and items have their projects")
+        raise UserError(
+            "--project can't be said of a log: its events and items have their projects. Leave it out; "
+            "`rlhf-feedback export --format log --project NAME` writes a log of one project alone"
+        )
     for option, value in (("--prompt", args.prompt), ("--candidate", args.candidate)):
         if value and not any(name in ("label_studio", "argilla") for _, name in sources):
             raise UserError(f"{option} is for label_studio and argilla; the other formats have fields of their own")
@@ -72,8 +75,11 @@ def run(args: argparse.Namespace) -> int:
     with Store(args.store, scrubber=scrubber) as store:
         store.note_texts()
         salt = salt_of(store)
+        before = placeholders(store)
         counts = _store_files(store, [(path, replace(into, salt=salt)) for path, into in files], skip)
+        new = placeholders(store) - before
     _tell(counts, intos, bad)
+    tell_replaced(new)
     return 0
 
 
@@ -84,8 +90,23 @@ def _format(path: Path, name: str | None) -> str:
         return name
     found = recognised(path)
     if found is None:
+        if _asks(path):
+            raise UserError(
+                f"{path}: its first row is a question, and no judgement: `rlhf-feedback serve --items {path}` has "
+                "people answer it"
+            )
         raise UserError(f"{path}: its first row is of no known format: say --format, one of {', '.join(NAMES)}")
     return found
+
+
+def _asks(path: Path) -> bool:
+    """Whether a file's first row is a question."""
+    from rlhf_lightning.feedback.items import read_items
+
+    try:
+        return next(read_items(path), None) is not None
+    except UserError:
+        return False
 
 
 def import_files(
@@ -100,8 +121,8 @@ def import_files(
 
     Returns:
         How many events were ``new``, ``known`` (stored before, and equal), ``revised`` (stored before, and said
-        otherwise: the new event supersedes the old) and ``gone`` (erased since: not stored again), and how many
-        ``items`` were new; and the bad rows.
+        otherwise: the new event supersedes the old), ``gone`` (erased since: not stored again) and ``erased`` (new,
+        but nothing was left of them in the log), and how many ``items`` were new; and the bad rows.
 
     Raises:
         UserError: naming file, row and field; nothing is stored then.
@@ -167,11 +188,15 @@ def _store(
     if questions:
         counts["items"] += log.add_items(store, connection, questions)
     if exact:
+        stones = [event.id for event in events if event.status == "erased"]
+        there = sa.select(sa.func.count()).where(table.c.id.in_(stones))
+        before = connection.scalar(there) or 0
         added = store.add(events, connection)
+        counts["erased"] += (connection.scalar(there) or 0) - before
         ids = [event.id for event in events if event.status != "erased"]
         gone = sa.select(sa.func.count()).where(table.c.id.in_(ids), table.c.status == "erased")
-        counts.update(new=added, gone=connection.scalar(gone) or 0)
-        counts["known"] += len(events) - counts["new"] - counts["gone"]
+        counts.update(new=added - counts["erased"], gone=connection.scalar(gone) or 0)
+        counts["known"] += len(events) - added - counts["gone"]
         return counts
     ids = [event.id for event in events]
     stored = set(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(ids))))
@@ -243,6 +268,7 @@ def _tell(counts: Counter[str], intos: Sequence[Import], bad: Sequence[UserError
         ("items", lambda n: count_of(n, "items")),
         ("revised", lambda n: f"{n} in place of what was imported before"),
         ("known", lambda n: f"{n} stored before"),
+        ("erased", lambda n: f"{n} erased before the log was written"),
         ("gone", lambda n: f"{n} erased since, not stored again"),
     ]
     print("; ".join([told, *(say(counts[name]) for name, say in more if counts[name])]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhf_lightning.data.files import did_you_mean
+from rlhf_lightning.data.files import count_of, did_you_mean
 from rlhf_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ def logged(store: Store, project: str | None) -> list[Event]:
     """The log of a store, or of one project in it.
 
     Raises:
-        UserError: if it is empty.
+        UserError: if there is nothing in it, or nothing that was not erased.
     """
     log = list(store.events(project))
-    if not log:
+    if all(event.status == "erased" for event in log):
         raise nothing_in(store, project)
     return log
 
@@ -31,7 +31,13 @@ def nothing_in(store: Store, project: str | None) -> UserError:
     from rlhf_lightning.feedback.database import events
 
     with store.engine.connect() as connection:
-        others = sorted(connection.scalars(sa.select(events.c.project).distinct()))
+        others = sorted(connection.scalars(sa.select(events.c.project).where(events.c.status != "erased").distinct()))
+        erased = sa.select(sa.func.count()).where(events.c.status == "erased")
+        erased = erased if project is None else erased.where(events.c.project == project)
+        gone = connection.scalar(erased)
+    if gone:
+        whose = f" of {project}" if project else ""
+        return UserError(f"{store.shown_place} holds no judgements{whose}: all {count_of(gone, 'events')} were erased")
     if project is not None and others:
         like = did_you_mean(project, others)
         return UserError(

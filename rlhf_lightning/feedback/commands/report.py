@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     from rlhf_lightning.report.results import write_atomic
 
     of_run = _run(args.folder)
-    out = _folder(args.out, of_run)
     if args.log is not None:
         log, store = _read_log(home(args.log), args.project), None
         of = Path(args.log).name
@@ -53,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if store is not None:
             log, of = logged(store, args.project), store.shown_place
+        out = _folder(args.out, of_run)
         checked = None
         if args.reward_model is not None:
             known, held_out = reward_check.trained_on(args.reward_model, store)
@@ -97,7 +97,7 @@ def _read_log(path: Path, project: str | None) -> list[Event]:
     # No salt: a log has ids of people already.
     found = [entry for entry in log.read(path, Import("log", b"")) if isinstance(entry, Event)]
     events = [event for event in found if project in (None, event.project)]
-    if not events:
+    if all(event.status == "erased" for event in events):
         raise UserError(
             f"{path} holds no judgements{f' of {project}' if project else ''}: name a file of "
             "`rlhf-feedback export --format log`"

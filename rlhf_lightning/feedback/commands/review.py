@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ AROUND = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
-    parser.add_argument("--all", action="store_true", help="those that are certain, too")
+    parser.add_argument(
+        "--all", action="store_true", help="also what the rules are certain of; else what they are not, alone"
+    )
     for name, about in (("right", "is personal data"), ("wrong", "was none")):
         parser.add_argument(
             f"--{name}",
@@ -40,9 +43,14 @@ def run(args: argparse.Namespace) -> int:
         if args.right or args.wrong:
             judge_findings(store, args.right, args.wrong)
         lines = list(listed(store, args.all))
+        certain = 0 if lines or args.all else sum(1 for _ in listed(store, every=True))
         with store.engine.connect() as connection:
             known = record(connection)
-    print("\n".join(lines) if lines else "there is nothing to be looked at")
+    if certain:
+        are = "is" if certain == 1 else "are"
+        print(f"nothing is uncertain; {count_of(certain, 'placeholders')} {are} certain: --all shows them")
+    else:
+        print("\n".join(lines) if lines else "there is nothing to be looked at")
     if known:
         print(f"\n{'looked at':<12}{'right':>8}{'wrong':>8}")
         for kind, counts in known.items():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from rlhf_lightning.data.files import count_of
 from rlhf_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.privacy.storing import Scrubber
+    from rlhf_lightning.feedback.store import Store
 
 
 def add_scrubbing(parser: argparse.ArgumentParser) -> None:
@@ -40,3 +43,22 @@ def scrubber_of(args: argparse.Namespace) -> Scrubber | None:
 
         find("Ada Lovelace", names=True)  # whether its packages are there is known before anything is stored
     return Scrubber(args.replace_names)
+
+
+def placeholders(store: Store) -> Counter[str]:
+    """How many placeholders stand in a store's texts, by kind."""
+    import sqlalchemy as sa
+
+    from rlhf_lightning.feedback.database import replaced
+
+    with store.engine.connect() as connection:
+        query = sa.select(replaced.c.kind, sa.func.count()).group_by(replaced.c.kind)
+        return Counter(dict(connection.execute(query).tuples().all()))
+
+
+def tell_replaced(new: Counter[str]) -> None:
+    """Print, where personal data was replaced in what came in, how much of what kind; nothing where none was."""
+    if new:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in new.most_common())
+        told = count_of(new.total(), "placeholders")
+        print(f"{told} in place of personal data ({kinds}): `rlhf-feedback review --all` lists them")

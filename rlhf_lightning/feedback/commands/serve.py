@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_lightning.data.files import count_of, home
 from rlhf_lightning.errors import UserError
-from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, scrubber_of
+from rlhf_lightning.feedback.commands.scrubbing import add_scrubbing, placeholders, scrubber_of, tell_replaced
 
 if TYPE_CHECKING:
     from rlhf_lightning.feedback.items import Item
@@ -156,8 +156,10 @@ def prepare(store: Store, args: argparse.Namespace, found: Sequence[Item] = ()) 
     from rlhf_lightning.feedback.server.tables import turn
 
     if found:
+        before = placeholders(store)
         new = store.add_items(found, args.project)
         print(f"{count_of(new, 'new questions')} of {len(found)} in {args.folder or args.items}")
+        tell_replaced(placeholders(store) - before)
     if next(store.items(args.project), None) is None:
         raise UserError(
             f"{store.shown_place} holds no questions of the project {args.project}: give some with --items or --run"
@@ -251,29 +253,27 @@ def _text(path: Path | None) -> str:
         raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
+def _whole(text: str, least: int, most: int) -> int:
+    with contextlib.suppress(ValueError):
+        if least <= int(text) <= most:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"a whole number from {least} to {most}, not {text!r}")
+
+
 def _number(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError("0 to 1000")
-    return value
+    return _whole(text, 0, 1000)
 
 
 def _count(text: str) -> int:
-    value = _number(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("1 to 1000")
-    return value
+    return _whole(text, 1, 1000)
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError("0 to 65535")
-    return value
+    return _whole(text, 0, 65535)
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("0 to 1")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to 1, not {text!r}")

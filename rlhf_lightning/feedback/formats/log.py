@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -69,17 +69,25 @@ def add_items(store: Store, connection: Connection, new: Sequence[tuple[Item, st
     return added
 
 
-def write(store: Store, project: str | None = None) -> Iterator[tuple[str, str | None]]:
-    """The lines of the log, each with the id of the event in it, of one moment and a batch at a time."""
+class Line(NamedTuple):
+    """A line of the log; id and status of the event in it, None for a question."""
+
+    text: str
+    event: str | None = None
+    status: str | None = None
+
+
+def write(store: Store, project: str | None = None) -> Iterator[Line]:
+    """The lines of the log, of one moment and a batch at a time."""
     with store.engine.connect().execution_options(yield_per=BATCH) as connection, connection.begin():
         questions = sa.select(items.c.body, items.c.project, items.c.open).order_by(items.c.seq)
-        log = sa.select(events.c.body, events.c.id).order_by(events.c.seq)
+        log = sa.select(events.c.body, events.c.id, events.c.status).order_by(events.c.seq)
         if project is not None:
             questions = questions.where(items.c.project == project)
             log = log.where(events.c.project == project)
         for body, of, is_open in connection.execute(questions):
             more: dict[str, Any] = {"project": of} if is_open else {"project": of, "open": False}
-            yield f'{{"item":{body},{json.dumps(more, ensure_ascii=False)[1:]}\n', None
-        for body, name in connection.execute(log):
+            yield Line(f'{{"item":{body},{json.dumps(more, ensure_ascii=False)[1:]}\n')
+        for body, name, status in connection.execute(log):
             # The body is the event's JSON, as `Event.to_json` wrote it: a line of it, unread.
-            yield f'{{"event":{body}}}\n', name
+            yield Line(f'{{"event":{body}}}\n', name, status)

@@ -54,6 +54,9 @@ How = Literal["remove", "anonymise"]
 GONE = "erased"
 """Item and annotator of a tombstone."""
 
+PREFIX = 6
+"""The fewest first characters of an id by which somebody may be named."""
+
 BATCH = 400
 """Ids in one statement: databases bound the number of its values."""
 
@@ -118,10 +121,11 @@ def annotator(store: Store, who: str) -> Chosen:
 
     Args:
         store: see there.
-        who: id, or the name by which they were invited or an imported file knew them.
+        who: id, its first characters (at least `PREFIX`, of one id alone), or the name by which they were invited or
+            an imported file knew them.
 
     Raises:
-        UserError: if the store knows nobody of that id or name.
+        UserError: if the store knows nobody of that id or name, or several people whose ids begin so.
     """
     with _tables(store).connect() as connection:
         known = set(connection.scalars(sa.select(events.c.annotator).distinct()))
@@ -129,6 +133,7 @@ def annotator(store: Store, who: str) -> Chosen:
             known |= set(connection.scalars(sa.select(column).distinct()))
         named = set(connection.scalars(sa.select(people.c.id).where(people.c.name == who)))
         found = tuple(sorted(((known & _ids(connection, who)) | named) - {GONE}))
+    found = found or _beginning(known - {GONE, None}, who, "--annotator")
     if not found:
         raise UserError(f"{store.shown_place} knows no annotator {who!r}: give the id as the log or the page shows it")
     with store.engine.connect() as connection:
@@ -140,15 +145,17 @@ def person(store: Store, who: str) -> Chosen:
 
     Args:
         store: see there.
-        who: id (the field ``person`` of questions), or the name that an imported file had.
+        who: id (the field ``person`` of questions), its first characters as in `annotator`, or the name that an
+            imported file had.
 
     Raises:
-        UserError: if the store holds nothing of such a person.
+        UserError: if the store holds nothing of such a person, or of several whose ids begin so.
     """
     with _tables(store).connect() as connection:
         known = {*connection.scalars(sa.select(events.c.person).distinct())}
         known |= {*connection.scalars(sa.select(items.c.person).distinct())}
         found = tuple(sorted(known & _ids(connection, who)))
+        found = found or _beginning(known - {None}, who, "--person")
         if not found:
             raise UserError(f"{store.shown_place} holds no words of a person {who!r}: give the id in their questions")
         asked = sa.select(items.c.project, items.c.id).where(items.c.person.in_(found))
@@ -192,6 +199,21 @@ def _ids(connection: Connection, who: str) -> set[str]:
     salt = bytes.fromhex(known)
     plain = " ".join(unicodedata.normalize("NFKC", who).casefold().split())
     return {who, pseudonym(salt, plain), pseudonym(salt, who), *(pseudonym(salt, f"{name}:{who}") for name in NAMES)}
+
+
+def _beginning(known: Iterable[str], who: str, option: str) -> tuple[str, ...]:
+    """The one salted id that begins so, where there is one.
+
+    Hexadecimal digits alone, as those ids have them, and not too few: else the name of somebody who is not there would
+    erase another person whose id, in a log from elsewhere, begins like it.
+    """
+    if len(who) < PREFIX or set(who) - set("0123456789abcdef"):
+        return ()
+    found = tuple(sorted(name for name in known if name.startswith(who)))
+    if len(found) > 1:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise UserError(f"{option} {who} may be any of {', '.join(found[:5])}{more}: give more of the id")
+    return found
 
 
 def _tables(store: Store) -> sa.Engine:

@@ -43,7 +43,8 @@ class Counts(Value):
     """How much was said.
 
     Attributes:
-        events: logged, in all.
+        events: logged, in all but those that were erased, of which nothing is counted below.
+        erased: events of which only project, kind and day are left.
         by_kind: of each kind that occurs.
         by_status, by_source, by_role, by_project: events by each; the source is explicit or implicit.
         by_day: days with events, the earliest first.
@@ -55,6 +56,7 @@ class Counts(Value):
     """
 
     events: int
+    erased: int = 0
     by_kind: list[KindCount]
     by_status: dict[str, int]
     by_source: dict[str, int]
@@ -75,6 +77,8 @@ def counts_of(log: Sequence[Event], holding: Sequence[Event]) -> Counts:
         log: all of it.
         holding: those events of it that hold.
     """
+    erased = sum(event.status == "erased" for event in log)
+    log = [event for event in log if event.status != "erased"]
     rows = rows_of(holding, Rules(implicit=True))
     kind: dict[str, str] = {event.id: event.kind for event in log}
     made = [
@@ -103,6 +107,7 @@ def counts_of(log: Sequence[Event], holding: Sequence[Event]) -> Counts:
     }
     return Counts(
         events=len(kind),
+        erased=erased,
         by_kind=by_kind,
         by_status=_ordered(event.status for event in log),
         by_source=_ordered("implicit" if event.kind == "implicit" else "explicit" for event in log),

@@ -63,6 +63,7 @@ def _header(report: Report) -> str:
         report.of,
         count_of(counts.people, "people"),
         count_of(counts.questions, "questions"),
+        *([f"{counts.erased} erased"] if counts.erased else []),
         f"{report.made:%Y-%m-%d}",
     ]
     what = "judgements and signs of use" if counts.by_source.get("implicit") else "judgements"

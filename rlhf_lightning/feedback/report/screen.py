@@ -24,7 +24,7 @@ def print_feedback(report: Report, console: Console | None = None) -> None:
     console = console or standard_output()
     counts = report.counts
     about = f"{report.of}: {count_of(counts.events, 'events')} of {count_of(counts.people, 'people')} on "
-    about += count_of(counts.questions, "questions")
+    about += count_of(counts.questions, "questions") + (f"; {counts.erased} erased" if counts.erased else "")
     show(console, Text(clean(about), "dim"))
     if counts.by_kind:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

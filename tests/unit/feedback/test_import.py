@@ -228,7 +228,8 @@ def test_what_was_erased_stays_so(tmp_path, place, capsys):
         (["--format", "orena"], "did you mean 'arena'?); there are log, preference"),
         ([], "its first row is of no known format: say --format, one of log, preference"),
         (["--format", "hh", "--candidate", "x"], "--candidate is for label_studio and argilla"),
-        (["--format", "log", "--project", "x"], "--project can't be said of a log"),
+        (["--format", "log", "--project", "x"], "--project can't be said of a log: its events and items have their"),
+        (["--format", "log", "--project", "x"], "Leave it out; `rlhf-feedback export --format log --project NAME`"),
         (["--format", "csv"], "line 1: there is no field 'prompt'; the fields are x"),
         (["--format", "preference", "--project", "a b"], "project"),
     ],
@@ -253,7 +254,7 @@ def test_real_dialogues_come_back(shared_data, tmp_path, part):
     into = Import("hh", b"salt")
     with Store(tmp_path / "a.db") as one, Store(tmp_path / "b.db") as other:
         counts, _ = import_files(one, [(source, into)])
-        used, left = export(one, "hh", out)
+        used, _, left = export(one, "hh", out)
         assert used == counts["new"] > 2200
         assert not left
         import_files(other, [(out, Import("hh", b"salt"))])
@@ -264,3 +265,38 @@ def test_real_dialogues_come_back(shared_data, tmp_path, part):
         assert told(other) == told(one)
         again, _ = import_files(one, [(source, into)])
         assert again["new"] == 0
+
+
+@pytest.mark.parametrize("row", [{"a": "1", "b": "2"}, {"candidates": ["1"], "topic": "t"}, {"asked": {"text": "p"}}])
+def test_a_file_of_questions_is_told_where_it_belongs(tmp_path, place, capsys, row):
+    path = tmp_path / "questions.jsonl"
+    row = {**row, "candidates": [{"text": "1"}, {"text": "2"}]} if "asked" in row else {"prompt": "p", **row}
+    path.write_text(json.dumps(row) + "\n")
+    assert main(["import", "--store", place, str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"`rlhf-feedback serve --items {path}`" in told
+    assert "known format" not in told
+
+
+def test_what_a_log_says_of_erased_events_is_no_judgement(tmp_path, place, capsys):
+    path, log, new = tmp_path / "rows.jsonl", tmp_path / "log.jsonl", str(tmp_path / "new.db")
+    rows = [{**json.loads(GOOD), "annotator": who, "prompt": f"p{i}"} for i, who in enumerate("aab")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["import", "--store", place, str(path)]) == 0
+    assert main(["erase", "--store", place, "--annotator", "a", "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["export", "--store", place, "--format", "log", "--out", str(log)]) == 0
+    assert f"wrote 1 event to {log} (and what is left of 2 erased)" in capsys.readouterr().out
+    for told in (
+        "imported 1 event; 2 erased before the log was written\n",
+        "imported 0 events; 3 stored before\n",
+    ):
+        assert main(["import", "--store", new, str(log)]) == 0
+        assert capsys.readouterr().out == told
+    assert sorted(e.status for e in stored(new)) == ["erased", "erased", "submitted"]
+    assert main(["erase", "--store", place, "--annotator", "b", "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["report", "--store", place, "--out", str(tmp_path / "out")]) == 2
+    assert "holds no judgements: all 3 events were erased" in capsys.readouterr().err
+    assert main(["report", "--store", place, "--out", str(tmp_path / "out"), "--project", "default"]) == 2
+    assert "holds no judgements of default: all 3 events were erased" in capsys.readouterr().err

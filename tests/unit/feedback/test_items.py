@@ -55,7 +55,13 @@ def test_what_was_written_is_read_back_and_the_same_question_has_one_id(tmp_path
     ("row", "word"),
     [
         ({"a": "1", "b": "2"}, "there is no column 'prompt'; the columns are a, b"),
+        ({"prompt": "", "a": "1", "b": "2"}, "the field 'prompt' is empty"),
         ({"prompt": "p"}, "there are no candidates"),
+        ({"prompt": "p", "a": "", "b": "2"}, "the field 'a' is empty"),
+        ({"prompt": "p", "a": "1", "b": "1"}, "candidates 1 and 2 are equal"),
+        ({"prompt": "p", "candidates": ["1", "2", "3", "2"]}, "candidates 2 and 4 are equal"),
+        ({"asked": {"text": "p"}, "candidates": [{"text": "1"}, {"text": "1"}]}, "candidates 1 and 2 are equal"),
+        ({"prompt": "p", "a": "1", "b": "2", "expected": {"kind": "rating", "winner": 0}}, "'rating' is not the quest"),
         ({"prompt": "p", "candidates": "x"}, "'candidates' must be a list"),
         ({"prompt": "p", "kind": "pairwise", "completion": "x"}, "takes 2 candidates, not 1"),
         ({"prompt": "p", "a": "1", "b": "2", "models": ["m"]}, "model of each of the 2"),
@@ -129,3 +135,8 @@ def test_a_table_has_a_column_for_each_candidate(tmp_path):
 def test_a_file_without_questions_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no item"):
         read(tmp_path)
+
+
+def test_equal_candidates_that_are_not_compared_are_taken(tmp_path):
+    (item,) = read(tmp_path, {"prompt": "p", "a": "1", "b": "1", "kind": "thumbs"})
+    assert [candidate.text for candidate in item.candidates] == ["1", "1"]

@@ -18,6 +18,7 @@ from rlhf_lightning.feedback.commands.import_ import import_files
 from rlhf_lightning.feedback.database import items as item_table
 from rlhf_lightning.feedback.events import Event
 from rlhf_lightning.feedback.formats.common import Import
+from rlhf_lightning.feedback.formats.log import Line
 from rlhf_lightning.feedback.store import Store
 
 LOG = Import("log", b"")
@@ -84,8 +85,8 @@ def test_all_is_in_it_also_what_no_longer_holds(tmp_path):
     ]
     with Store(tmp_path / "a.db") as store:
         store.add(log)
-        used, left = export(store, "log", tmp_path / "log.jsonl")
-        assert (used, dict(left)) == (4, {})
+        done = export(store, "log", tmp_path / "log.jsonl")
+        assert (done.events, done.erased, dict(done.left)) == (3, 1, {})
         with pytest.raises(UserError, match="no event that the format unpaired can hold"):
             export(store, "unpaired", tmp_path / "rows.jsonl")
     assert not (tmp_path / "rows.jsonl").exists()
@@ -118,7 +119,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path, capsys):
 
 def test_an_export_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     def broken(*_):
-        yield '{"event":{}}\n', "e1"
+        yield Line('{"event":{}}\n', "e1", "submitted")
         raise OSError("disk full")
 
     with Store(tmp_path / "a.db") as store:

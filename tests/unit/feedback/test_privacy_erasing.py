@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from strategies import events as any_event
 from strategies import ids, logs
 
+from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.database import tables
 from rlhf_lightning.feedback.events import Event
@@ -445,6 +446,7 @@ def test_a_file_that_something_reads_is_told_of(tmp_path: Path) -> None:
     [
         (["--annotator", "nobody"], "knows no annotator"),
         (["--person", "nobody"], "holds no words"),
+        (["--annotator", "bobbob"], "knows no annotator"),
         (["--older-than", "-1"], "0 or more"),
     ],
 )
@@ -460,3 +462,32 @@ def test_a_name_of_an_imported_file(tmp_path: Path) -> None:
         who = pseudonym(salt_of(store), "preference:Ann")
         store.add([event(1, who)])
         assert erasing.annotator(store, "Ann").events == (f"{who}1",)
+
+
+IDS = ("09245a72aa0000000000", "09245a72bb0000000000", "41245a72cc0000000000")
+
+
+def test_the_first_characters_of_an_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "x.db")
+    with Store(place) as store:
+        store.add([event(i, who) for i, who in enumerate(IDS)])
+        asked = [{"text": f"prompt {who}", "person": who} for who in IDS]
+        store.add([event(3 + i, "bob", asked=one) for i, one in enumerate(asked)])
+        for find in (erasing.annotator, erasing.person):
+            assert find(store, "41245a").events == find(store, IDS[2]).events != ()
+            assert find(store, "09245a72a").events == find(store, IDS[0]).events
+            with pytest.raises(UserError, match=f"may be any of {IDS[0]}, {IDS[1]}: give more"):
+                find(store, "09245a72")
+            with pytest.raises(UserError, match=r"knows no annotator|holds no words"):
+                find(store, "41245")
+    assert main(["erase", "--store", place, "--annotator", "41245a72", "--yes"]) == 0
+    assert f"of {IDS[2]}\n" in capsys.readouterr().out
+    with Store(place) as store:
+        assert {e.annotator.id for e in store.events() if e.status != "erased"} == {*IDS[:2], "bob"}
+
+
+def test_the_beginning_of_an_id_that_is_no_salted_one_is_a_name(tmp_path: Path) -> None:
+    with Store(tmp_path / "x.db") as store:
+        store.add([event(1, "annika-2")])
+        with pytest.raises(UserError, match="knows no annotator 'annika'"):
+            erasing.annotator(store, "annika")

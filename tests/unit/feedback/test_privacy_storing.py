@@ -225,6 +225,10 @@ def test_a_person_says_which_placeholders_are_wrong(tmp_path: Path, capsys: pyte
     row = {"prompt": f"Write to {MAIL}", "chosen": f"To {OTHER}: hello", "rejected": f"Card {CARD}"}
     file.write_text(json.dumps(row) + "\n")
     assert main(["import", "--store", place, str(file)]) == 0
+    told = "3 placeholders in place of personal data (2 EMAIL, 1 CARD): `rlhf-feedback review --all` lists them"
+    assert told in capsys.readouterr().out
+    assert main(["review", "--store", place]) == 0
+    assert capsys.readouterr().out == "nothing is uncertain; 3 placeholders are certain: --all shows them\n"
 
     def review(*options: str) -> tuple[int, list[list[str]]]:
         capsys.readouterr()

@@ -67,7 +67,7 @@ def test_an_empty_log_is_refused_and_its_page_says_what_to_do(tmp_path, capsys):
 def test_a_store_and_its_log_give_the_same_figures(tmp_path, capsys):
     with Store(tmp_path / "s.db") as store:
         store.add(ask(Simulated(noise=[0.1]), 30))
-        (tmp_path / "log.jsonl").write_text("".join(line for line, _ in log.write(store)))
+        (tmp_path / "log.jsonl").write_text("".join(line.text for line in log.write(store)))
     assert main(["report", "--store", str(tmp_path / "s.db"), "--out", str(tmp_path / "a")]) == 0
     assert main(["report", "--log", str(tmp_path / "log.jsonl"), "--out", str(tmp_path / "b")]) == 0
     a, b = (read(tmp_path / name / "feedback.json") for name in "ab")
@@ -80,7 +80,7 @@ def test_a_store_and_its_log_give_the_same_figures(tmp_path, capsys):
     [
         (["--store", "none.db", "--out", "x"], "there is no feedback store none.db"),
         (["--log", "none.jsonl", "--out", "x"], "none.jsonl"),
-        ([], "--out FOLDER"),
+        (["--store", "none.db"], "there is no feedback store none.db"),
         (["--run", "nowhere"], "there is no folder nowhere"),
     ],
 )
@@ -89,6 +89,35 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     assert main(["report", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_where_to_is_asked_once_there_is_a_store(tmp_path, capsys):
+    with Store(tmp_path / "s.db") as store:
+        store.add(ask(Simulated(noise=[0.1]), 2))
+    assert main(["report", "--store", str(tmp_path / "s.db")]) == 2
+    assert "--out FOLDER" in capsys.readouterr().err
+
+
+def test_what_was_erased_is_counted_apart(tmp_path, capsys):
+    place, out = str(tmp_path / "s.db"), tmp_path / "out"
+    with Store(place) as store:
+        events = [
+            e.model_copy(update={"annotator": Annotator(id=f"p{i % 3}")}) for i, e in enumerate(ask(Simulated(), 9))
+        ]
+        store.add(events)
+    assert main(["erase", "--store", place, "--annotator", "p1", "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["report", "--store", place, "--out", str(out)]) == 0
+    left = [e for e in events if e.annotator.id != "p1"]
+    questions = len({e.item for e in left})
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{len(left)} events of 2 people on {questions} questions; {len(events) - len(left)} erased" in said
+    counts = read(out / "feedback.json").counts
+    assert (counts.events, counts.people, counts.questions, counts.erased) == (18, 2, questions, 9)
+    for sums in (counts.by_status, counts.by_source, counts.by_role, counts.by_project):
+        assert sum(sums.values()) == 18
+    assert sum(day.count for day in counts.by_day) == sum(kind.logged for kind in counts.by_kind) == 18
+    assert "9 erased" in (out / "feedback.html").read_text()
 
 
 def judged_run(folder: Path, role: str = "annotator") -> Path:

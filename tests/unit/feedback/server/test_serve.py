@@ -24,6 +24,9 @@ from helpers.judges import pairs
 from rlhf_lightning.errors import UserError
 from rlhf_lightning.feedback.cli import main
 from rlhf_lightning.feedback.commands import serve
+from rlhf_lightning.feedback.events import Asked, Candidate
+from rlhf_lightning.feedback.items import Item
+from rlhf_lightning.feedback.privacy.storing import Scrubber
 from rlhf_lightning.feedback.store import Store
 
 Links = list[tuple[str, str, str]]
@@ -228,6 +231,38 @@ def test_numbers_out_of_their_range(options: list[str], capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         arguments(*options)
     assert options[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--raters", "two"], "argument --raters: a whole number from 1 to 1000, not 'two'"),
+        (["--port", "x"], "argument --port: a whole number from 0 to 65535, not 'x'"),
+        (["--repeat-share", "nan"], "argument --repeat-share: a number from 0 to 1, not 'nan'"),
+        (["--what"], "unrecognized arguments: --what"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *options])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+    assert "--help`" in said
+
+
+def test_what_is_replaced_in_questions_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [
+        Item(asked=Asked(text=text), candidates=(Candidate(text="1"), Candidate(text="2")))
+        for text in ("to ann@example.org or bob@example.org", "call 415-555-0134", "plain")
+    ]
+    with Store(tmp_path / "x.db", scrubber=Scrubber()) as store:
+        serve.prepare(store, arguments(), items)
+        told = "3 placeholders in place of personal data (2 EMAIL, 1 PHONE): `rlhf-feedback review --all` lists them"
+        assert told in capsys.readouterr().out.splitlines()
+        serve.prepare(store, arguments(), items)
+        assert "placeholder" not in capsys.readouterr().out
 
 
 def test_what_the_options_say(tmp_path: Path) -> None:
