@@ -61,6 +61,7 @@ class Browser:
         self.socket = websocket.create_connection(address, timeout=120)
         self.events: list[dict[str, Any]] = []
         self.calls = 0
+        self.painted = False
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
@@ -101,6 +102,13 @@ class Browser:
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(json.loads(self.socket.recv()))
         self.events = [event for event in self.events if event.get("method") != "Page.loadEventFired"]
+        self.painted = False
+
+    def _paint(self) -> None:
+        """Wait until something is on the screen: Chromium drops keys and clicks that come before."""
+        if not self.painted:
+            self.until("performance.getEntriesByName('first-contentful-paint').length")
+            self.painted = True
 
     def until(self, expression: str, seconds: float = 15) -> None:
         """Wait until an expression is true in the page."""
@@ -117,6 +125,7 @@ class Browser:
 
     def press(self, key: str, *modifiers: str) -> None:
         """A key of the keyboard, down and up, with others held (Alt, Ctrl, Meta, Shift)."""
+        self._paint()
         held = sum({"Alt": 1, "Ctrl": 2, "Meta": 4, "Shift": 8}[name] for name in modifiers)
         code = KEYS[key] if key in KEYS else ord(key.upper()) if key.isalnum() else 0
         named = f"Key{key.upper()}" if key.isalpha() and len(key) == 1 else f"Digit{key}" if key.isdigit() else key
@@ -139,6 +148,7 @@ class Browser:
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Press the mouse here, let go there."""
+        self._paint()
         steps = [(start[0] + (end[0] - start[0]) * i / 8, start[1] + (end[1] - start[1]) * i / 8) for i in range(9)]
         held = {"button": "left", "buttons": 1}
         self.call("Input.dispatchMouseEvent", type="mousePressed", x=start[0], y=start[1], clickCount=1, **held)
@@ -148,12 +158,14 @@ class Browser:
 
     def tap(self, selector: str) -> None:
         """A finger on the middle of an element."""
+        self._paint()
         x, y = self.centre(selector)
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def touch_drag(self, start: tuple[float, float], end: tuple[float, float], rest: float = 0.4) -> None:
         """Put a finger here, let it rest for some seconds, move it there."""
+        self._paint()
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": start[0], "y": start[1]}])
         time.sleep(rest)
         for i in range(1, 9):

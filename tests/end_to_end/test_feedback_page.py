@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import time
@@ -101,6 +100,21 @@ def answered(browser: Browser, *keys: str) -> None:
     browser.until(f"document.querySelector('.far').textContent !== {json.dumps(before)}")
     browser.until(READY)
     assert browser.js("document.activeElement !== document.body"), "the focus was lost"
+
+
+def next_judgement(browser: Browser, answer: str) -> None:
+    """Let the page's next judgement be answered by this promise, which may send it: ``real(url, options)``.
+
+    (DevTools may begin to hold requests up too late.)
+    """
+    browser.js(f"""{{
+        const real = window.fetch;
+        window.fetch = (url, options) => {{
+            if (!String(url).endsWith("/api/judgements")) return real(url, options);
+            window.fetch = real;
+            return {answer};
+        }};
+    }}""")
 
 
 def original(event: Any) -> list[str]:
@@ -454,15 +468,12 @@ def test_a_killed_server_loses_nothing(browser: Browser, serve: Servers) -> None
 def test_an_answer_lost_on_its_way_is_stored_once(browser: Browser, serve: Servers) -> None:
     server = serve(pairs(2), "--annotators", "1")
     enter(browser, server.links["annotator"][0])
-    browser.call("Fetch.enable", patterns=[{"urlPattern": "*/api/judgements", "requestStage": "Response"}])
+    reset = "new Promise((_, reject) => { window.lose = () => reject(new TypeError('reset')); })"
+    next_judgement(browser, f"real(url, options).then(() => {reset})")
     browser.press("1")
-    end = time.monotonic() + 20
-    while not (paused := browser.reported("Fetch.requestPaused")):
-        assert time.monotonic() < end
-        browser.js("1")
+    browser.until("window.lose")
     assert len(server.holding()) == 1, "the server has it, and its answer is on the way"
-    browser.call("Fetch.failRequest", requestId=paused[0]["requestId"], errorReason="ConnectionReset")
-    browser.call("Fetch.disable")
+    browser.js("window.lose()")
     browser.until("/Question 2/.test(document.getElementById('question')?.textContent)")
     sent = [e["request"]["url"] for e in browser.reported("Network.requestWillBeSent")]
     assert sum(url.endswith("/api/judgements") for url in sent) == 2
@@ -632,17 +643,9 @@ def test_a_lost_lease_leaves_what_was_written(browser: Browser, serve: Servers) 
     browser.press("End", "Ctrl")
     browser.type(" Written")
     browser.until("/Draft saved/.test(document.getElementById('draft-state').textContent)")
-    browser.call("Fetch.enable", patterns=[{"urlPattern": "*/api/judgements", "requestStage": "Request"}])
+    gone = """JSON.stringify({error: "lease_lost", message: "Gone."})"""
+    next_judgement(browser, f"Promise.resolve(new Response({gone}, {{status: 409}}))")
     browser.press("Enter", "Ctrl")
-    end = time.monotonic() + 20
-    while not (paused := browser.reported("Fetch.requestPaused")):
-        assert time.monotonic() < end
-        browser.js("1")
-    lost = base64.b64encode(b'{"error": "lease_lost", "message": "Gone."}').decode()
-    kind = [{"name": "Content-Type", "value": "application/json"}]
-    answer = {"responseCode": 409, "responseHeaders": kind, "body": lost}
-    browser.call("Fetch.fulfillRequest", requestId=paused[0]["requestId"], **answer)
-    browser.call("Fetch.disable")
     browser.until("/went to somebody else/.test(document.getElementById('question')?.textContent)")
     assert browser.js("document.activeElement.id") == "question"
     assert browser.js("document.querySelector('main textarea').value") == "Teh cat\nsat. Written"
@@ -802,12 +805,13 @@ def test_the_bar_is_opaque_while_an_answer_is_sent(browser: Browser, serve: Serv
     row = {"prompt": "Long?", "candidates": ["word " * 900, "more " * 900]}
     server = serve([row], "--annotators", "1")
     enter(browser, server.links["annotator"][0], width=390, mobile=True)
-    browser.call("Fetch.enable", patterns=[{"urlPattern": "*/api/judgements", "requestStage": "Request"}])
+    next_judgement(browser, "new Promise((go) => { window.go = go; }).then(() => real(url, options))")
     browser.press("1")
     browser.until("document.querySelector('.sending .bar')")
     solid = "(s => [s.opacity, s.backgroundColor.startsWith('rgb(')])(getComputedStyle(document.querySelector('.bar')))"
     assert browser.js(solid) == ["1", True]
     assert browser.js("getComputedStyle(document.querySelector('.bar .choices')).opacity") == "0.6"
+    browser.js("window.go()")
     browser.call("Fetch.disable")
     browser.until(READY)
     assert len(server.holding()) == 1
