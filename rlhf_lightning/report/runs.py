@@ -224,10 +224,21 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     rows = dict(groups)
     for name in dict.fromkeys(name for run in runs for name in run.settings):
         values = [run.settings.get(name, "-") for run in runs]
+        if len(set(values)) > 1:  # one run's own value is held against what the others take from elsewhere
+            values = [_followed(run, value) for run, value in zip(runs, values, strict=True)]
         summed_up = any(name == group or name.startswith(f"{group}.") for group in groups) and name not in overridden
         if len(set(values)) > 1 and not summed_up:
             rows.setdefault(name, values)
     return dict(sorted(rows.items(), key=lambda item: (item[0] not in overridden, item[0] not in groups, item[0])))
+
+
+def _followed(run: Run, value: str) -> str:
+    """What a setting that names another one (``${model.recommended.ppo.lr}``) stands for, where the run says it."""
+    seen: set[str] = set()
+    while (named := re.fullmatch(r"\$\{([\w.]+)\}", value)) and named[1] in run.settings and named[1] not in seen:
+        seen.add(named[1])
+        value = run.settings[named[1]]
+    return value
 
 
 def setting_names(runs: Sequence[Run], given: str) -> list[str]:

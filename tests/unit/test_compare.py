@@ -78,6 +78,14 @@ def test_a_config_group_stands_for_the_settings_it_brings(tmp_path):
     }
 
 
+@pytest.mark.parametrize(("own", "shown"), [("0.5", {"ppo.lr": ["0.5", "0.1"]}), ("0.1", {})])
+def test_a_value_of_its_own_is_held_against_what_others_take_from_elsewhere(tmp_path, own, shown):
+    for name, value in {"a": own, "b": "${model.recommended.lr}"}.items():
+        text = f"model: {{recommended: {{lr: 0.1}}}}\nppo: {{lr: '{value}'}}\n"
+        (write_run(tmp_path / name) / ".hydra" / "config.yaml").write_text(text)
+    assert differing_settings(find_runs([tmp_path])) == shown
+
+
 def test_several_options_of_a_group_are_a_choice(tmp_path):
     for name, choice in {"a": "[learned,chrf]", "b": "learned"}.items():
         folder = write_run(tmp_path / name)

@@ -79,7 +79,7 @@ def _part(name: str, train: Rows, test: Rows) -> Sequence[object]:
 
 def told(log: Sequence[Event], holding: Sequence[Event], rows: Rows) -> list[str]:
     """A table of the rows by kind of judgement, and below it why judgements, or comparisons, gave none."""
-    kind: dict[str, str] = {event.id: event.kind for event in log}
+    kind: dict[str, str] = {event.id: event.kind for event in log if event.status != "erased"}
     held = {event.id for event in holding}
     lines = [f"{'judgements':<12}{'logged':>8}{'hold':>8}{'used':>8}{'pairs':>8}{'unpaired':>10}{'sft':>8}"]
     parts = (rows.preferences, rows.unpaired, rows.sft)
