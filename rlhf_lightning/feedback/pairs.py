@@ -25,7 +25,7 @@ EQUAL, EMPTY, TIED, CLOSE, ALONE, LEVEL = (
     "a text is empty",
     "tied",
     "ratings too close",
-    "nothing to compare it with",
+    "no pair: the person judged no other completion of the prompt",
     "the rater uses one value only",
 )
 

@@ -166,7 +166,10 @@ def test_who_gives_one_value_only_says_nothing():
     assert not rows.preferences
     assert rows.dropped["the rater uses one value only"] == 2
     assert rows.unused["e"] == "the rater uses one value only; rated too low to be imitated"
-    assert made([rating([1], ["a"], id="e")]).unused["e"] == "nothing to compare it with; rated too low to be imitated"
+    assert (
+        made([rating([1], ["a"], id="e")]).unused["e"]
+        == "no pair: the person judged no other completion of the prompt; rated too low to be imitated"
+    )
 
 
 def test_equal_ratings_are_a_tie():
