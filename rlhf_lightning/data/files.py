@@ -215,13 +215,13 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
         path: it exists.
         encoding: see `read_file`.
     """
-    mark = _mark(encoding or "utf-8")
+    mark = _mark("utf-8" if encoding is None else encoding)
     try:
         with _bytes(path) as raw:
             if mark and raw.peek(len(mark))[: len(mark)] == mark:
                 raw.read(len(mark))
             # Untranslated line ends: those within a quoted field are part of it.
-            yield io.TextIOWrapper(raw, encoding=encoding or "utf-8", newline="")
+            yield io.TextIOWrapper(raw, encoding="utf-8" if encoding is None else encoding, newline="")
     except UnicodeError as error:  # also what is no UnicodeDecodeError: UTF-16 without its mark
         raise _undecodable(path, encoding, error) from error
     except _BROKEN_GZIP as error:
@@ -244,7 +244,7 @@ def _mark(encoding: str) -> bytes:
 
 
 def _undecodable(path: Path, chosen: str | None, error: UnicodeError) -> UserError:
-    encoding = chosen or "utf-8"
+    encoding = "utf-8" if chosen is None else chosen
     try:
         with _bytes(path) as file:
             content = file.read()

@@ -251,6 +251,7 @@ def test_a_reward_that_fails_on_answers_says_so_at_the_end(tmp_path: Path) -> No
     assert any("ValueError: too many" in note for note in metrics(tmp_path / "run")["notes"])
 
 
+@pytest.mark.slow
 def test_a_reward_that_fails_late_keeps_the_policy_so_far(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text(
         "calls = 0\ndef mine(prompts, completions, references, meta):\n    global calls\n    calls += 1\n"
@@ -277,6 +278,7 @@ def test_predictions_that_can_not_be_written_or_scored(refused, tmp_path: Path) 
     assert "predictions of asked.jsonl can't be scored" in message
 
 
+@pytest.mark.slow
 def test_one_bad_job_does_not_end_a_sweep(tmp_path: Path) -> None:
     small = [o for o in SMALL if not o.startswith("hydra.")]
     rows = [json.dumps({"text": f"text {i}", "label": ("tech", "sports")[i % 2]}) for i in range(40)]
@@ -327,6 +329,7 @@ def test_a_tokenizer_without_an_end_of_sequence(refused, tmp_path: Path) -> None
     assert "end-of-sequence" in refused("task=qa", "model=hf", f"model.name={folder}", "stages=[sft]")
 
 
+@pytest.mark.slow
 def test_equal_preferences_are_dropped_and_counted(tmp_path: Path) -> None:
     pairs = [{"prompt": f"p{i}", "chosen": "a", "rejected": "a" if i < 3 else "b"} for i in range(40)]
     path = write(tmp_path / "p.jsonl", pairs)

@@ -76,6 +76,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     return Logged(folder / "run", home, done.stdout, runs)
 
 
+@pytest.mark.slow
 def test_a_run_a_stage_and_one_for_the_figures(logged: Logged) -> None:
     assert set(logged.runs) == {"sft", "ppo", "evaluate"}
     for stage, one in logged.runs.items():

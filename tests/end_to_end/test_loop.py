@@ -78,6 +78,7 @@ def test_the_store_knows_what_learnt_from_which_judgements(looped: Path):
         assert learnt == {event for event in judged if events[event].shown.strategy != "verdict"}
 
 
+@pytest.mark.slow
 def test_a_finished_loop_has_nothing_to_resume(looped: Path):
     before = (looped / "metrics.json").read_bytes()
     assert "nothing to resume" in ok(run(looped.parent, "resume=run")).stdout

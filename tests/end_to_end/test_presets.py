@@ -40,6 +40,7 @@ def classifier(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_reviews_are_continued_for_a_classifier(trained: Path, classifier: Path, tmp_path: Path) -> None:
     """No reference and no demonstration: the reward is all there is, and the objective too."""
     rows = [{"text": f"I have seen film number {i} and it was quite good", "label": "pos"} for i in range(24)]

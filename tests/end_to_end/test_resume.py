@@ -97,6 +97,7 @@ def test_a_time_budget_is_kept(whole: dict, tmp_path: Path) -> None:
     assert content(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_a_changed_run_is_refused_by_name(tmp_path: Path) -> None:
     process = start(tmp_path, *LONGER)
     wait_for(tmp_path, "run/sft/checkpoints/0*")
@@ -113,6 +114,7 @@ def test_a_changed_run_is_refused_by_name(tmp_path: Path) -> None:
     assert "sft goes on from" in said
 
 
+@pytest.mark.slow
 def test_nothing_to_resume(tmp_path: Path) -> None:
     result = run(tmp_path, "resume=nowhere")
     assert (result.returncode, "nowhere: there is no run to resume" in result.stderr) == (2, True)

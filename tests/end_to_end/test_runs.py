@@ -89,6 +89,7 @@ def test_each_stage_learns_from_the_one_before(tmp_path: Path) -> None:
     assert abs(float(first["ppo/reward/learned"]) - sft["learned"]) < abs(base["learned"] - sft["learned"]) / 2
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_with_several_rewards_and_a_separate_critic(tmp_path: Path) -> None:
     options = ["task=translation", "model=tiny_seq2seq", "rewards=[learned,chrf,constant]", "ppo.critic=separate"]
     optimizers = ["optimizer@sft.optimizer=adafactor", "schedule@ppo.schedule=constant"]
@@ -99,6 +100,7 @@ def test_an_encoder_decoder_with_several_rewards_and_a_separate_critic(tmp_path:
     assert {"ppo/kl_coef", "ppo/reward/chrf", "ppo/reward/learned"} <= columns(tmp_path / "run" / "ppo")
 
 
+@pytest.mark.slow
 def test_where_the_time_goes(tmp_path: Path) -> None:
     """Each stage's profile, or why there is none; phases in words in metrics.json and the report."""
     done = ok(run(tmp_path, "task=qa", *SMALL, "sft.loader.batch_size=8", "profile=true"))
@@ -120,6 +122,7 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
     assert {"sft/padding", "sft/tokens_per_second", "sft/seconds/data"} <= columns(sft)
 
 
+@pytest.mark.slow
 def test_lora_exports_whole_models(trained: Path, tmp_path: Path) -> None:
     start = [f"policy={trained / 'run' / 'sft' / 'model'}", f"reward_model={trained / 'run' / 'reward' / 'model'}"]
     ok(run(tmp_path, "task=qa", "stages=[sft,ppo]", *start, "model.lora.r=4", *SMALL))
@@ -127,6 +130,7 @@ def test_lora_exports_whole_models(trained: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "ppo" / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_gone_on_with(trained: Path, tmp_path: Path) -> None:
     """Its head, weights and normalisation are where the training begins; the latter is kept, or found anew."""
     earlier = trained / "run" / "reward" / "model"
@@ -146,6 +150,7 @@ def test_a_reward_model_is_gone_on_with(trained: Path, tmp_path: Path) -> None:
     assert accuracy == pytest.approx(metrics(trained / "run")["reward_model"]["accuracy"])
 
 
+@pytest.mark.slow
 def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
     """Both beside each other from files, held out too; then thumbs alone, all of them down. Each run is noted."""
     (tmp_path / "feedback.json").write_text('{"store": "feedback.db", "export": "x"}')  # as `rlhf-feedback rows` does
@@ -176,6 +181,7 @@ def test_a_reward_from_rankings_and_thumbs(tmp_path: Path) -> None:
     assert noted == [str(tmp_path / "run")] * 2
 
 
+@pytest.mark.slow
 def test_ppo_stops_when_the_held_out_objective_turns(trained: Path, tmp_path: Path) -> None:
     """Checklist 31: here it can't get better, because nothing is learnt: the second look is the first one's equal."""
     start = ["stages=[ppo]", f"policy={trained / 'run' / 'sft' / 'model'}", "rewards=constant", "ppo.lr=0"]

@@ -36,6 +36,7 @@ def sweep_of(folder: Path) -> Path:
     return sweep
 
 
+@pytest.mark.slow
 def test_shared_stages_are_trained_once_and_nothing_comes_out_otherwise(swept: Path, tmp_path: Path) -> None:
     ok(run(tmp_path, *SWEEP, "reuse=false"))
     together, apart = sweep_of(swept), sweep_of(tmp_path)
@@ -55,6 +56,7 @@ def test_a_table_ends_it(swept: Path) -> None:
     assert "gold" in table
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_run_again(swept: Path) -> None:
     sweep = sweep_of(swept)
     before = [outcome(sweep / job) for job in JOBS]
@@ -75,6 +77,7 @@ def test_only_what_is_missing_is_run_again(swept: Path) -> None:
     assert [f"{job}: finished before" in said for job in JOBS] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_job_alone_takes_what_it_can_from_the_others(swept: Path) -> None:
     folder = sweep_of(swept) / JOBS[1]
     before, state = outcome(folder), json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -98,6 +101,7 @@ def test_a_value_that_can_not_be_ends_a_sweep_before_its_first_job(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_values_that_do_not_go_together_let_the_others_run(tmp_path: Path) -> None:
     """All jobs are looked at before the first, also where they come in batches."""
     values = [

@@ -247,6 +247,7 @@ def test_an_empty_file_is_told(tmp_path, place, capsys):
     assert "holds no judgement" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["helpful-base", "harmless-base"])
 def test_real_dialogues_come_back(shared_data, tmp_path, part):
     (source,) = (shared_data / "hh_rlhf" / part).glob("*.jsonl.gz")

@@ -432,7 +432,8 @@ def test_the_command_shows_first_and_names_what_was_made(
     assert "knows no annotator 'ann'" in capsys.readouterr().err
 
 
-def test_a_file_that_something_reads_is_told_of(tmp_path: Path) -> None:
+def test_a_file_that_something_reads_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf_lightning.feedback.database.BUSY_MS", 500)
     with Store(tmp_path / "x.db") as store, Store(tmp_path / "x.db") as reader:
         store.add(ANN)
         with reader.engine.connect() as connection:

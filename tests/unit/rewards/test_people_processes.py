@@ -101,6 +101,7 @@ def _rank(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_are_asked_about_at_once_and_no_process_waits_in_vain_for_the_other_s(tmp_path: Path):
     mp.spawn(_rank, (str(tmp_path),), nprocs=2)
     for rank in range(2):
