@@ -30,14 +30,23 @@ def holding(events: Iterable[Event], statuses: Collection[Status]) -> list[Event
 
     See `current`; those without a payload are among them here.
     """
-    log, drafts = list(events), "draft" in statuses
-    by_id = {event.id: event for event in log}
-    gone = {
-        event.supersedes
-        for event in log
-        if event.supersedes is not None
-        and (event.status != "draft" or drafts)
-        and (old := by_id.get(event.supersedes)) is not None
-        and old.annotator.id == event.annotator.id
-    }
+    log = list(events)
+    told = ((event.id, event.annotator.id, event.status, event.supersedes) for event in log)
+    gone = superseded(told, drafts="draft" in statuses)
     return [event for event in log if event.id not in gone and event.status in statuses]
+
+
+def superseded(log: Iterable[tuple[str, str, str, str | None]], drafts: bool = False) -> set[str]:
+    """The ids of events that another one of the same annotator, which is in the log too, replaces or takes back.
+
+    Args:
+        log: of each event its id, its annotator's, its status, and the id of the event that it supersedes.
+        drafts: whether drafts replace anything.
+    """
+    rows = list(log)
+    by = {name: annotator for name, annotator, _, _ in rows}
+    return {
+        old
+        for _, annotator, status, old in rows
+        if old is not None and (drafts or status != "draft") and by.get(old) == annotator
+    }

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from rlhf_lightning.feedback.database import events, stamp
 from rlhf_lightning.feedback.events import Annotator, Timing
+from rlhf_lightning.feedback.holding import superseded
 from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.comparing import Judgement, likeness
 from rlhf_lightning.feedback.server.project import Project
@@ -207,12 +208,8 @@ def _entry(event: Logged) -> Entry:
 
 
 def _holding(log: dict[str, Entry]) -> list[Entry]:
-    """As `events.current`, skips included, implicit feedback left out."""
-    gone = {
-        entry.supersedes
-        for entry in log.values()
-        if entry.supersedes in log and log[entry.supersedes].person == entry.person
-    }
+    """As `holding.current`, skips included, implicit feedback left out."""
+    gone = superseded((name, entry.person, entry.status, entry.supersedes) for name, entry in log.items())
     return [
         entry
         for name, entry in log.items()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rlhf_lightning.feedback.database import events, items
 from rlhf_lightning.feedback.events import Event
+from rlhf_lightning.feedback.holding import superseded
 from rlhf_lightning.feedback.payloads import Payload
 from rlhf_lightning.feedback.server.comparing import Judgement, disputed
 from rlhf_lightning.feedback.server.project import Project
@@ -104,12 +105,7 @@ def _holding(project: Project, connection: Connection) -> tuple[Places, Places]:
     columns = (events.c.id, events.c.item, events.c.annotator, events.c.status, events.c.supersedes, events.c.time)
     explicit = sa.and_(events.c.project == project.name, events.c.kind != "implicit")
     log = connection.execute(sa.select(*columns).where(explicit).order_by(events.c.seq)).all()
-    by_id = {row.id: row for row in log}
-    gone = {
-        row.supersedes
-        for row in log
-        if row.status != "draft" and row.supersedes in by_id and by_id[row.supersedes].annotator == row.annotator
-    }
+    gone = superseded((row.id, row.annotator, row.status, row.supersedes) for row in log)
     held: Places = {}
     drafts: Places = {}
     for row in log:
